@@ -1,0 +1,100 @@
+"""Every setting: its name, environment variable, default and meaning. Nothing else in IEI reads the environment.
+
+`docs/configuration.md` and `iei serve --help` are made from this table.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def setting(default: Any, *env: str, **constraints: Any) -> Any:
+    """A field read from the environment variables `env`: the first that is set wins."""
+    return Field(default, validation_alias=AliasChoices(*env), **constraints)
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        frozen=True, populate_by_name=True, use_attribute_docstrings=True, env_ignore_empty=True
+    )
+
+    model: str = setting("google/vit-base-patch16-224", "IMAGE_EMBEDDING_MODEL", "IEI_MODEL")
+    """Hub id or local folder of the model, or `demo` for the built-in untrained one."""
+    revision: str | None = setting(None, "IEI_REVISION")
+    """Branch, tag or commit of the model on the hub."""
+    workers: int = setting(4, "IEI_WORKERS", ge=1)
+    """HTTP worker processes. They parse and decode; the model is in memory once, whatever their number."""
+    bind: str = setting("0.0.0.0:8000", "IEI_BIND")
+    """Address to listen on: `host:port` or `unix:/path`."""
+
+    device: str = setting("auto", "IEI_DEVICE", pattern=r"^(auto|((cpu|mps|cuda(:\d+)?)(,(?!$)|$))+)$")
+    """`auto`, `cpu`, `mps`, `cuda`, `cuda:N`; several with commas (`cuda:0,cuda:1`) run one engine each."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "IEI_DTYPE")
+    """Precision of the weights and the forward. `auto`: float32 on CPU; on a GPU bfloat16 where it has it, else float16."""
+    max_batch: int = setting(0, "IEI_MAX_BATCH", ge=0, le=4096)
+    """Most inputs in one forward. 0: the device's default (8 on a CPU, 64 on a GPU)."""
+    threads: int = setting(0, "IEI_THREADS", ge=0)
+    """CPU threads of one forward. 0: as many as there are cores."""
+    allow_pickle: bool = setting(False, "IEI_ALLOW_PICKLE")
+    """Also take weights in `pytorch_model.bin`, through torch's restricted unpickler, where there are no safetensors."""
+    engine_timeout_s: float = setting(300.0, "IEI_ENGINE_TIMEOUT_S", gt=0)
+    """A forward that runs longer than this has hung: the engine is restarted."""
+
+    pooling: str = setting("auto", "IEI_POOLING", pattern="^(auto|cls|mean|patch_mean|max|last|pooler)$")
+    """Pooling of requests that name none. `auto`: `mean` for images, the checkpoint's own for texts."""
+    normalize: bool = setting(False, "IEI_NORMALIZE")
+    """Whether `/embed` divides vectors by their L2 norm when the request does not say."""
+
+    concurrency_level: int = setting(1000, "IEI_CONCURRENCY_LEVEL", "IEI_CONCURRENCY", ge=1)
+    """Inputs of one request that are in work at the same time."""
+    max_inputs: int = setting(1024, "IEI_MAX_INPUTS", ge=1)
+    """Most inputs in one request."""
+    max_queue: int = setting(4096, "IEI_MAX_QUEUE", ge=1)
+    """Most inputs in work or waiting in one worker; beyond it, requests are answered 429."""
+    request_timeout_s: float = setting(60.0, "IEI_REQUEST_TIMEOUT_S", gt=0)
+    """An input that has waited longer than this for the model is answered 429 and not run."""
+    max_body_bytes: int = setting(64 * 2**20, "IEI_MAX_BODY_BYTES", ge=1)
+    """Largest request body."""
+    body_timeout_s: float = setting(60.0, "IEI_BODY_TIMEOUT_S", gt=0)
+    """A request whose body has not arrived after this long is answered 408."""
+    max_image_bytes: int = setting(32 * 2**20, "IEI_MAX_IMAGE_BYTES", ge=1)
+    """Largest encoded image."""
+    max_image_pixels: int = setting(64_000_000, "IEI_MAX_IMAGE_PIXELS", ge=1)
+    """Most pixels in one image, checked in its header before it is decoded."""
+    max_decoding_pixels: int = setting(128_000_000, "IEI_MAX_DECODING_PIXELS", ge=1)
+    """Most pixels that one worker decodes at the same time, over all requests: bounds its memory (about 4 bytes each)."""
+    decode_threads: int = setting(0, "IEI_DECODE_THREADS", ge=0)
+    """Threads that decode images in each worker. 0: one per core, at most 4."""
+    fast_decode: bool = setting(False, "IEI_FAST_DECODE")
+    """Decode large JPEGs at a reduced scale: up to 4 times faster, pixels differ a little (docs/models.md)."""
+    arena_bytes: int = setting(64 * 2**20, "IEI_ARENA_BYTES", ge=2**20)
+    """Shared memory of one worker for pixels on their way to the engine. Only what is used is really taken."""
+
+    graceful_timeout_s: int = setting(30, "IEI_GRACEFUL_TIMEOUT_S", ge=1)
+    """After SIGTERM, how long accepted requests may take to finish (`iei serve`; with plain gunicorn, its own option)."""
+    log_level: Literal["debug", "info", "warning", "error"] = setting("info", "IEI_LOG_LEVEL")
+    """How much is logged."""
+    cache_dir: Path | None = setting(None, "IEI_CACHE_DIR")
+    """Where the demo model is kept. Default: `~/.cache/iei`. (Downloads from the hub go where `HF_HOME` says.)"""
+
+    @property
+    def devices(self) -> list[str]:
+        """One engine process each."""
+        return self.device.split(",")
+
+    @property
+    def decoders(self) -> int:
+        return self.decode_threads or min(4, os.cpu_count() or 1)
+
+
+def env_names(field: FieldInfo) -> list[str]:
+    """The environment variables of a setting, the preferred one first."""
+    alias = field.validation_alias
+    assert isinstance(alias, AliasChoices)
+    return [str(choice) for choice in alias.choices]
