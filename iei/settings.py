@@ -14,6 +14,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+_DEVICE = r"(cpu|mps|cuda(:\d+)?)"
+
+
 def setting(default: Any, *env: str, **constraints: Any) -> Any:
     """A field read from the environment variables `env`: the first that is set wins."""
     return Field(default, validation_alias=AliasChoices(*env), **constraints)
@@ -33,7 +36,7 @@ class Settings(BaseSettings):
     bind: str = setting("0.0.0.0:8000", "IEI_BIND")
     """Address to listen on: `host:port` or `unix:/path`."""
 
-    device: str = setting("auto", "IEI_DEVICE", pattern=r"^(auto|((cpu|mps|cuda(:\d+)?)(,(?!$)|$))+)$")
+    device: str = setting("auto", "IEI_DEVICE", pattern=rf"^(auto|{_DEVICE}(,{_DEVICE})*)$")
     """`auto`, `cpu`, `mps`, `cuda`, `cuda:N`; several with commas (`cuda:0,cuda:1`) run one engine each."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "IEI_DTYPE")
     """Precision of the weights and the forward. `auto`: float32 on CPU; on a GPU bfloat16 where it has it, else float16."""
