@@ -1,0 +1,56 @@
+# syntax=docker/dockerfile:1
+#
+#   docker build -t iei .                                    CPU
+#   docker build -t iei:gpu --build-arg TORCH_BACKEND=cu132 .   GPU: the CUDA version of the PyTorch wheels
+
+ARG PYTHON_VERSION=3.12
+
+FROM python:${PYTHON_VERSION}-slim AS build
+ARG TORCH_BACKEND=cpu
+ENV UV_COMPILE_BYTECODE=1 \
+    UV_LINK_MODE=copy \
+    UV_PYTHON_DOWNLOADS=never \
+    VIRTUAL_ENV=/opt/iei
+RUN --mount=type=cache,target=/root/.cache/pip pip install uv==0.13.8
+WORKDIR /src
+RUN uv venv "$VIRTUAL_ENV"
+
+# The lock's versions are constraints, not requirements: torch's own CUDA packages are in the lock because PyPI's torch
+# asks for them, and as requirements they would be installed next to the CPU torch, which does not. They are dropped, so
+# that the chosen torch decides which of them, and in which versions, it needs.
+# Dependencies come before the sources: a changed line of code does not install torch again.
+COPY pyproject.toml uv.lock ./
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv export --quiet --frozen --no-dev --no-emit-project --no-hashes --no-annotate --output-file=locked.txt \
+    && sed --in-place --regexp-extended '/^(cuda|nvidia|triton)/d' locked.txt \
+    && uv pip install --torch-backend="$TORCH_BACKEND" --constraints=locked.txt --requirements=pyproject.toml
+
+COPY README.md LICENSE server.py ./
+COPY iei/ iei/
+RUN --mount=type=cache,target=/root/.cache/uv uv pip install --no-deps .
+
+FROM python:${PYTHON_VERSION}-slim
+LABEL org.opencontainers.image.title="IEI, Image Embedding Inference" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# Both caches belong to the user before they become a volume: a new volume inherits that.
+RUN useradd --uid 1000 --create-home iei \
+    && install --directory --owner=iei --group=iei /cache /cache/huggingface /cache/iei
+COPY --from=build /opt/iei /opt/iei
+COPY deploy/healthcheck.py /opt/iei/bin/
+ENV PATH=/opt/iei/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HF_HOME=/cache/huggingface \
+    IEI_CACHE_DIR=/cache/iei \
+    IMAGE_EMBEDDING_MODEL=google/vit-base-patch16-224 \
+    IEI_WORKERS=4 \
+    IEI_BIND=0.0.0.0:8000
+# By number, so that Kubernetes can see that it is not root.
+USER 1000:1000
+WORKDIR /home/iei
+VOLUME /cache
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# The first start may download a model; after that, a few seconds.
+HEALTHCHECK --start-period=10m --start-interval=2s --interval=15s --timeout=5s --retries=3 \
+    CMD ["python", "/opt/iei/bin/healthcheck.py"]
+CMD ["iei", "serve"]

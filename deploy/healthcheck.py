@@ -1,0 +1,41 @@
+"""Exit 0 when the server of this container is ready: `GET /health` at the address of `IEI_BIND`.
+
+Slim images have no curl. Only the standard library, and no proxy from the environment: this asks this very machine.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import sys
+
+TIMEOUT_S = 4.0
+
+
+def status(bind: str) -> int:
+    """The HTTP status of `/health`. Raises OSError when nobody answers at `bind` (`host:port` or `unix:/path`)."""
+    connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_S)
+    connection.sock = connect(bind)
+    connection.request("GET", "/health")
+    return connection.getresponse().status
+
+
+def connect(bind: str) -> socket.socket:
+    if bind.startswith("unix:"):
+        unix = socket.socket(socket.AF_UNIX)
+        unix.settimeout(TIMEOUT_S)
+        unix.connect(bind.removeprefix("unix:"))
+        return unix
+    host, _, port = bind.rpartition(":")
+    # "Every address" is where a server listens, not where a client connects.
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
+    return socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
+
+
+if __name__ == "__main__":
+    try:
+        answer = status(os.environ.get("IEI_BIND") or "0.0.0.0:8000")
+    except (OSError, http.client.HTTPException) as error:
+        sys.exit(f"no answer from the server: {error}")
+    sys.exit(None if answer == 200 else f"/health answers {answer}")
