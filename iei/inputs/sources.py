@@ -1,0 +1,79 @@
+"""A text item of a request → the encoded bytes of a picture, or the news that it is a URL."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import pybase64
+
+from iei.errors import EmptyInput, InvalidInput
+
+Kind = Literal["base64", "data", "url"]
+
+_PREFIXES: tuple[tuple[str, Kind], ...] = (("http://", "url"), ("https://", "url"), ("data:", "data"))
+_FOREIGN = re.compile(r"[^A-Za-z0-9+/=]")
+_SHOWN = 40
+
+
+def kind_of(item: str) -> Kind:
+    """What an item is, by its prefix: no base64 can begin like a URL, for `:` is not in its alphabet."""
+    start = item[:8].lower()
+    return next((kind for prefix, kind in _PREFIXES if start.startswith(prefix)), "base64")
+
+
+def encoded_bytes(item: str, max_bytes: int) -> bytes:
+    """The file inside `item`, which is base64 or a `data:` URI (a URL has to be fetched: `fetch.py`).
+
+    Raises `EmptyInput` or `InvalidInput`.
+    """
+    decode = decode_data_uri if kind_of(item) == "data" else decode_base64
+    return decode(item, max_bytes)
+
+
+def decode_data_uri(uri: str, max_bytes: int) -> bytes:
+    """`data:image/…;base64,…` (RFC 2397) → bytes."""
+    comma = uri.find(",", 0, 1024)
+    if comma < 0:
+        raise InvalidInput(f"is a data URI without a comma before its data: {excerpt(uri)}")
+    media_type, *parameters = uri[len("data:") : comma].lower().split(";")
+    if not media_type.startswith("image/"):
+        raise InvalidInput(
+            f"is a data URI of {media_type or 'no media type'}, and only image/… is taken: {excerpt(uri)}"
+        )
+    if "base64" not in parameters:
+        raise InvalidInput(f"is a data URI that is not in base64 (data:{media_type};base64,…): {excerpt(uri)}")
+    return decode_base64(uri[comma + 1 :], max_bytes)
+
+
+def decode_base64(text: str, max_bytes: int) -> bytes:
+    """Strict base64 (RFC 4648, section 4: standard alphabet, padded, no line breaks) → bytes."""
+    if not text:
+        raise EmptyInput("is empty")
+    size = len(text) // 4 * 3 - text.count("=", -2)
+    if size > max_bytes:
+        raise InvalidInput(f"has {size} bytes, over the limit of {max_bytes} (IEI_MAX_IMAGE_BYTES)")
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise InvalidInput(f"is not base64: {_fault(text)}: {excerpt(text)}") from error
+
+
+def excerpt(text: str) -> str:
+    """The beginning of what a client sent, fit for a message or a log."""
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+
+
+def _fault(text: str) -> str:
+    """What keeps `text` from being base64, as exactly as it can be said."""
+    foreign = _FOREIGN.search(text)
+    if foreign:
+        character, position = foreign[0], foreign.start()
+        if "://" in text[:_SHOWN]:
+            return "only http:// and https:// URLs are taken"
+        if character in "-_":
+            return f"{character!r} at {position} is of the URL-safe alphabet, and the standard one is wanted"
+        return f"{character!r} at {position} is not in the alphabet"
+    if len(text) % 4:
+        return f"its length, {len(text)}, is not a multiple of 4 (is padding missing?)"
+    return "'=' may stand only at its end"
