@@ -1,0 +1,49 @@
+"""How many pixels a process decodes at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class PixelBudget:
+    """A weighted semaphore over pixels, first come, first served.
+
+    Requests and threads alone bound nothing: eight threads with 50 MP each are 1.6 GB. A picture larger than the whole
+    budget waits until it is alone. Later, smaller ones never overtake, so none can starve.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        self._limit = pixels
+        self._held = 0
+        self._line: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @property
+    def held(self) -> int:
+        """Pixels that are being decoded now."""
+        return self._held
+
+    @contextmanager
+    def hold(self, pixels: int) -> Iterator[None]:
+        """Wait for room, blocking this thread; give it back at the end."""
+        ticket = object()
+        with self._changed:
+            self._line.append(ticket)
+            try:
+                self._changed.wait_for(lambda: self._line[0] is ticket and self._has_room(pixels))
+                self._held += pixels
+            finally:
+                self._line.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= pixels
+                self._changed.notify_all()
+
+    def _has_room(self, pixels: int) -> bool:
+        return self._held == 0 or self._held + pixels <= self._limit

@@ -1,0 +1,205 @@
+"""Encoded bytes → an RGB picture, within limits.
+
+The bytes come from strangers. Only an allow-list of formats is tried, the size is read from the header before a pixel
+is decoded, and whatever a broken file does to a parser comes out as one kind of error.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from iei.errors import EmptyInput, IEIError, InvalidInput
+from iei.inputs.budget import PixelBudget
+
+# Importing a plugin registers its format. The other forty stay out: each is a parser that strangers could reach.
+_PLUGINS = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    GifImagePlugin.GifImageFile,
+    BmpImagePlugin.BmpImageFile,
+    TiffImagePlugin.TiffImageFile,
+    AvifImagePlugin.AvifImageFile,
+)
+FORMATS: tuple[str, ...] = tuple(plugin.format for plugin in _PLUGINS)
+"""What is decoded. (`JPEG` covers MPO, the JPEGs of stereo cameras and phones, whose first picture counts.)"""
+_MPO = MpoImagePlugin.MpoImageFile  # imported here, or the first MPO would import it in the middle of a request
+
+# Pillow tells the process about odd metadata in a picture. That is news about a client's file, not about this program.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+MAX_SCANS = 200
+"""Most scans in a JPEG. Encoders write about ten; each costs a pass over all pixels, however few its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    max_pixels: int
+    """Largest picture, in pixels."""
+    budget: PixelBudget
+    """Shared by all threads of a process."""
+    fast: bool = False
+    """Decode JPEGs that are much too large at a reduced scale."""
+
+    def __post_init__(self) -> None:
+        # Pillow's own guard (canvases of WebP, tiles of TIFF) must not be stricter than ours.
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, self.max_pixels)
+
+
+def decode_image(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None = None) -> Image.Image:
+    """The picture in `data`, as mode RGB: upright, first frame, transparency composited over white.
+
+    `target` is the (height, width) that it will be resized to: with `limits.fast`, a JPEG may come at a half, a quarter
+    or an eighth of its size, but never below twice the target.
+
+    Blocks until the pixel budget has room: call it in a thread. Raises `EmptyInput` or `InvalidInput`, nothing else.
+    """
+    with decoded(data, limits, target=target) as image:
+        return image
+
+
+@contextmanager
+def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None = None) -> Iterator[Image.Image]:
+    """`decode_image` for a `with` block that also resizes: the picture's pixels count as held until the block ends."""
+    if not data:
+        raise EmptyInput("is empty")
+    with _blaming_the_file(limits):
+        image = _opened(data)
+    pixels = image.width * image.height
+    if pixels > limits.max_pixels:
+        raise InvalidInput(f"{image.width}×{image.height} is over the limit of {_limit(limits)}")
+    with limits.budget.hold(pixels):
+        with _blaming_the_file(limits):
+            if limits.fast and target:
+                # Turned or not, both sides stay at or above twice the longer side of the target.
+                image.draft(None, (2 * max(target), 2 * max(target)))
+            # Pillow feeds its decoders 64 KiB at a time and takes the GIL back for each: once is enough.
+            image.decodermaxblock = max(len(data), image.decodermaxblock)
+            image.load()
+            rgb = _to_rgb(_upright(image))
+        yield rgb
+
+
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    """Like `Image.open` for the allowed formats alone, without its warnings about size: the caller checks the size."""
+    file = io.BytesIO(data)
+    for name in FORMATS:
+        factory, accepts = Image.OPEN[name]
+        if accepts is not None and accepts(data[:16]) is True:
+            image = factory(file, "")
+            if isinstance(image, JpegImagePlugin.JpegImageFile) and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+                raise InvalidInput(f"is a JPEG of {scans} scans, over the limit of {MAX_SCANS}")
+            return image
+    raise InvalidInput(f"is not an image in a known format ({', '.join(FORMATS)})")
+
+
+@contextmanager
+def _blaming_the_file(limits: DecodeLimits) -> Iterator[None]:
+    try:
+        yield
+    except IEIError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidInput(f"is over the limit of {_limit(limits)}") from error
+    # Fuzzing Pillow's parsers with broken files yields OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError,
+    # IndexError, OverflowError, struct.error, zlib.error, MemoryError and more. All of them say the same.
+    except Exception as error:
+        raise InvalidInput(f"can't be decoded, the file is damaged or cut short: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).splitlines()
+    return text[0][:120] if text else type(error).__name__
+
+
+def _limit(limits: DecodeLimits) -> str:
+    return f"{limits.max_pixels / 1e6:g} MP (IEI_MAX_IMAGE_PIXELS)"
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation → what makes the picture upright (Exif 2.32, table 6)."""
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Broken EXIF around sound pixels is common, and every viewer shows such a picture as it lies.
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _TO_8_BITS:
+        image = _TO_8_BITS[image.mode](image)
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_uint16(image: Image.Image) -> Image.Image:
+    grey = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+
+
+def _from_any_range(image: Image.Image) -> Image.Image:
+    """Greys without a range of their own (32-bit integers, floats): the smallest usual one that holds them all."""
+    grey = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(grey.min()), float(grey.max())
+    ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    white = next((white for white in ranges if low >= 0 and high <= white), None)
+    if white is None:
+        grey, white = grey - low, high - low
+    return Image.fromarray(np.rint(grey * (255 / white)).astype(np.uint8))
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms  # rarely needed, and the file's own profile stays unread
+
+    transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+    rgb = ImageCms.applyTransform(image, transform)
+    assert rgb is not None
+    return rgb
+
+
+_TO_8_BITS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "I;16": _from_uint16,
+    "I;16L": _from_uint16,
+    "I;16B": _from_uint16,
+    "I;16N": _from_uint16,
+    "I": _from_any_range,
+    "F": _from_any_range,
+    "LAB": _from_lab,
+}
+"""Modes that Pillow would clip (16-bit greys above 255 turn white) or can't convert."""
