@@ -1,0 +1,105 @@
+"""A picture at the size that a model wants: the resize and the crop that its `Geometry` describes.
+
+Sizes and offsets are rounded as transformers' PIL image processors round them, so pixels are equal bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from iei.errors import InvalidInput
+from iei.models.spec import Geometry
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Box = tuple[int, int, int, int]
+
+_LARGEST_RESIZED = 32_000_000
+"""Pixels after a resize, beyond which only what the crop keeps is computed: 1×5000, short side 224, would be 250 MP."""
+
+_REDUCING_GAP = 2.0
+_SUPPORT = 3
+"""Source pixels on either side that the widest filter (Lanczos) looks at, before it is stretched for shrinking."""
+
+
+def to_pixels(image: Image.Image, geometry: Geometry, *, fast: bool = False) -> Pixels:
+    """`image` (RGB) → uint8[H, W, 3], or for `float_resize` float32[H, W, 3] in [0, 255]. (H, W) is `geometry.size`.
+
+    `fast` lets Pillow halve a much larger picture before it resamples: pixels differ a little.
+    """
+    size = _resized_size(geometry, *image.size)
+    return _computed(image, size, _centre(size, geometry.crop), geometry, fast)
+
+
+def to_multiple(image: Image.Image, geometry: Geometry, stride: int, max_patches: int) -> Pixels:
+    """`image` → pixels[H, W, 3] at its own size, rounded up to multiples of `stride`: 250×256 → 256×256, 16×16 patches.
+
+    Raises `InvalidInput` when that makes more than `max_patches`.
+    """
+    columns, rows = (-(-side // stride) for side in image.size)
+    if rows * columns > max_patches:
+        raise InvalidInput(
+            f"{image.width}×{image.height} makes {rows * columns} patches, over the limit of {max_patches} per image"
+        )
+    size = (columns * stride, rows * stride)
+    return _computed(image, size, (0, 0, *size), geometry, fast=False)
+
+
+def _resized_size(geometry: Geometry, width: int, height: int) -> tuple[int, int]:
+    """(width, height) after the resize."""
+    if geometry.resize == "none":
+        return width, height
+    if geometry.resize == "exact":
+        return geometry.width, geometry.height
+    short = geometry.height
+    if width <= height:
+        return short, int(short * height / width)
+    return int(short * width / height), short
+
+
+def _centre(size: tuple[int, int], crop: tuple[int, int] | None) -> Box:
+    """The box (left, top, right, bottom) to keep of a resized picture; it may reach outside."""
+    width, height = size
+    if crop is None:
+        return 0, 0, width, height
+    left, top = (width - crop[1]) // 2, (height - crop[0]) // 2
+    return left, top, left + crop[1], top + crop[0]
+
+
+def _computed(image: Image.Image, size: tuple[int, int], box: Box, geometry: Geometry, fast: bool) -> Pixels:
+    gap = _REDUCING_GAP if fast else None
+    if not geometry.float_resize:
+        return np.array(_resampled(image, size, box, geometry.resample, gap))
+    bands = (_resampled(band.convert("F"), size, box, geometry.resample, gap) for band in image.split())
+    return np.stack([np.asarray(band) for band in bands], axis=-1)
+
+
+def _resampled(image: Image.Image, size: tuple[int, int], box: Box, resample: int, gap: float | None) -> Image.Image:
+    if size[0] * size[1] > _LARGEST_RESIZED:
+        return _resampled_part(image, size, box, resample)
+    resized = image.resize(size, resample, reducing_gap=gap)
+    return resized if box == (0, 0, *size) else resized.crop(box)  # a crop is zero outside the picture
+
+
+def _resampled_part(image: Image.Image, size: tuple[int, int], box: Box, resample: int) -> Image.Image:
+    """`box` of the resized picture, from the part of the source under it alone."""
+    inner = (max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1]))
+    (first_x, last_x, from_x, to_x), (first_y, last_y, from_y, to_y) = (
+        _span(inner[axis], inner[axis + 2], image.size[axis], size[axis]) for axis in (0, 1)
+    )
+    # Pillow keeps the box in float32: in a window of the source it is exact enough, in 60 million pixels it is not.
+    window = image.crop((first_x, first_y, last_x, last_y))
+    part = window.resize((inner[2] - inner[0], inner[3] - inner[1]), resample, box=(from_x, from_y, to_x, to_y))
+    return part.crop((box[0] - inner[0], box[1] - inner[1], box[2] - inner[0], box[3] - inner[1]))
+
+
+def _span(start: int, stop: int, source: int, resized: int) -> tuple[int, int, float, float]:
+    """Along one axis: the window (first, last) of source pixels that `start`…`stop` needs, and its place within it."""
+    scale = source / resized
+    margin = _SUPPORT * max(scale, 1.0) + 1
+    first = max(0, math.floor(start * scale - margin))
+    last = min(source, math.ceil(stop * scale + margin))
+    return first, last, start * scale - first, stop * scale - first
