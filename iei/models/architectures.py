@@ -1,12 +1,14 @@
 """The table model_type → where an architecture keeps its class token, its patches and its own pooling.
 
-One row per family. A `model_type` that has no row is refused by name, before any of its files is read by transformers.
+One row per family, each held against transformers by tests/models/test_parity.py. A `model_type` that has no row is
+refused by name, before transformers reads any of its files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Literal
 
 from iei.errors import StartupError
@@ -19,9 +21,9 @@ class Pooler:
     weights: str = ""
     """Prefix of the names of its weights in the module. Empty: it has none, so no checkpoint can lack them."""
     field: str = "pooler_output"
-    """Where the model's output carries its result, [B, D] or [B, D, 1, 1]."""
+    """Where the model's result carries it, [B, D] or [B, D, 1, 1]."""
     removable: bool = False
-    """Whether the class takes `add_pooling_layer=False`."""
+    """Whether the class takes `add_pooling_layer`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +32,116 @@ class Architecture:
 
     model: str
     """Name of the class in transformers."""
+    stride: Callable[[Any], int]
+    """Config → pixels between neighbouring patches."""
     layout: Literal["tokens", "map"] = "tokens"
     """Shape of the last hidden state: `tokens` [B, N, D], or a feature `map` [B, D, H, W]."""
     class_token: int | None = None
     """Index of the class token."""
     prefix: int = 0
-    """Tokens before the first patch: class and distillation tokens."""
+    """Class and distillation tokens: they come first."""
     registers: str | None = None
-    """Attribute of the config that counts the register tokens; they follow the prefix."""
+    """Attribute of the config that counts the register tokens, which follow the prefix."""
     pooler: Pooler | None = None
     sizes: Literal["fixed", "interpolate", "any"] = "fixed"
-    """Other sizes than the checkpoint's: refused, computed with `interpolate_pos_encoding=True`, or simply computed."""
+    """Pictures not of the config's size: refused, computed with `interpolate_pos_encoding`, or just computed."""
+    tower: str | None = None
+    """Attribute of the config that describes the image side of a model with two."""
 
     def first_patch(self, config: Any) -> int:
         """Index of the first patch token."""
         return self.prefix + (getattr(config, self.registers) if self.registers else 0)
 
 
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "vit": Architecture(
-        "ViTModel", class_token=0, prefix=1, pooler=Pooler("pooler.", removable=True), sizes="interpolate"
-    ),
-}
-
-
 def architecture_of(model_type: object) -> Architecture:
-    """The row of a `config.json`'s `model_type`; StartupError with the list of rows where there is none."""
+    """The row of a `config.json`'s `model_type`; StartupError with the list of all rows where there is none."""
     row = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
     if row is None:
         raise StartupError(
-            f"model_type {model_type!r} is not supported; IEI serves these: {', '.join(sorted(ARCHITECTURES))}"
+            f"model_type {model_type!r} is not supported: choose a model of one of the types "
+            f"{', '.join(sorted(ARCHITECTURES))}."
         )
     return row
+
+
+def _flat(config: Any) -> int:
+    return _side(config.patch_size)
+
+
+def _pyramid(config: Any) -> int:
+    """Each stage after the first halves the map; models without a `patch_size` begin at a quarter."""
+    first = _side(getattr(config, "patch_stride", getattr(config, "patch_size", 4)))
+    return first * int(2 ** (len(config.depths) - 1))
+
+
+def _side(size: Any) -> int:
+    return int(size if isinstance(size, int) else size[0])
+
+
+_LAYER = Pooler("pooler.", removable=True)
+"""A layer of its own, which many classifiers were saved without."""
+_WEIGHTLESS = Pooler()
+"""The class token or a mean: made of what is there anyway."""
+_NORM = Pooler("layernorm.")
+"""A norm over the mean."""
+_SIGLIP = Architecture("SiglipVisionModel", _flat, pooler=Pooler("head."), sizes="interpolate")
+_CLIP = Architecture(
+    "CLIPVisionModelWithProjection",
+    _flat,
+    class_token=0,
+    prefix=1,
+    pooler=Pooler("visual_projection.", field="image_embeds"),
+    sizes="interpolate",
+)
+
+
+def _beside_text(image_side: Architecture) -> Architecture:
+    return replace(image_side, tower="vision_config")
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "beit": Architecture("BeitModel", _flat, class_token=0, prefix=1, pooler=_LAYER, sizes="interpolate"),
+    "clip": _beside_text(_CLIP),
+    "clip_vision_model": _CLIP,
+    "convnext": Architecture("ConvNextModel", _pyramid, layout="map", pooler=_NORM, sizes="any"),
+    "convnextv2": Architecture("ConvNextV2Model", _pyramid, layout="map", pooler=_NORM, sizes="any"),
+    "data2vec-vision": Architecture(
+        "Data2VecVisionModel", _flat, class_token=0, prefix=1, pooler=_LAYER, sizes="interpolate"
+    ),
+    # transformers' class always has a distillation token; plain DeiT checkpoints are of the type vit.
+    "deit": Architecture("DeiTModel", _flat, class_token=0, prefix=2, pooler=_LAYER, sizes="interpolate"),
+    "dinov2": Architecture("Dinov2Model", _flat, class_token=0, prefix=1, pooler=_WEIGHTLESS, sizes="any"),
+    "dinov2_with_registers": Architecture(
+        "Dinov2WithRegistersModel",
+        _flat,
+        class_token=0,
+        prefix=1,
+        registers="num_register_tokens",
+        pooler=_WEIGHTLESS,
+        sizes="any",
+    ),
+    # Its "class token" is the mean of the map, put before the patches and normalised with them.
+    "dinov3_convnext": Architecture(
+        "DINOv3ConvNextModel", _pyramid, class_token=0, prefix=1, pooler=_WEIGHTLESS, sizes="any"
+    ),
+    "dinov3_vit": Architecture(
+        "DINOv3ViTModel",
+        _flat,
+        class_token=0,
+        prefix=1,
+        registers="num_register_tokens",
+        pooler=_WEIGHTLESS,
+        sizes="any",
+    ),
+    "hiera": Architecture("HieraModel", _pyramid, pooler=_LAYER, sizes="interpolate"),
+    "ijepa": Architecture("IJepaModel", _flat, sizes="interpolate"),
+    # Its positions interpolate to the size that they already have, so only one size works.
+    "pvt": Architecture("PvtModel", lambda config: prod(config.strides), class_token=0, prefix=1),
+    "resnet": Architecture("ResNetModel", _pyramid, layout="map", pooler=_WEIGHTLESS, sizes="any"),
+    "siglip": _beside_text(_SIGLIP),
+    "siglip_vision_model": _SIGLIP,
+    # A picture smaller than its windows shrinks them for good, and changes every later result: one size only.
+    "swin": Architecture("SwinModel", _pyramid, pooler=_WEIGHTLESS),
+    "swinv2": Architecture("Swinv2Model", _pyramid, pooler=_WEIGHTLESS, sizes="interpolate"),
+    "vit": Architecture("ViTModel", _flat, class_token=0, prefix=1, pooler=_LAYER, sizes="interpolate"),
+}

@@ -9,26 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from iei.models.architectures import Architecture
+from iei.models.device import Placement
 from iei.models.pooling import POOLINGS, TokenLayout, as_tokens, poolings_of
 from iei.models.spec import Geometry
+from iei.models.weights import Weights
 
 
 class VisionModel(nn.Module):
-    """A transformers vision model with its rescaling and normalisation before it and the poolings behind it."""
+    """A transformers vision model, with rescaling and normalisation before it and the poolings behind it."""
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: Any, architecture: Architecture, geometry: Geometry, *, pooler: bool) -> None:
-        """`pooler`: whether the checkpoint has what the model's own pooling needs."""
+    def __init__(self, weights: Weights, architecture: Architecture, geometry: Geometry, placement: Placement) -> None:
         super().__init__()
-        self.model = model
+        self.model = weights.module
         self.architecture = architecture
         self.geometry = geometry
-        self.layout = TokenLayout(architecture.class_token, architecture.first_patch(model.config))
-        self.outputs = (*poolings_of(self.layout), *(("pooler",) if pooler else ()))
-        std = torch.tensor(geometry.std, dtype=torch.float32)
-        mean = torch.tensor(geometry.mean, dtype=torch.float32)
+        self.dtype = placement.dtype
+        self.layout = TokenLayout(architecture.class_token, architecture.first_patch(self.model.config))
+        self.outputs = (*poolings_of(self.layout), *(("pooler",) if weights.pooler else ()))
+        mean, std = (torch.tensor(values, device=placement.device) for values in (geometry.mean, geometry.std))
         # (pixel · scale - mean) / std, as one multiplication and one addition.
         self.register_buffer("scale", (geometry.scale / std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
@@ -36,17 +37,19 @@ class VisionModel(nn.Module):
     def forward(self, pixels: Tensor, outputs: Collection[str]) -> dict[str, Tensor]:
         """`pixels`: uint8 or float32 [B, H, W, 3]. Output name → float32 [B, dim] or [B, rows, dim]."""
         values = torch.addcmul(self.shift, pixels.permute(0, 3, 1, 2).to(torch.float32), self.scale)
-        result = self.model(pixel_values=values.to(self.model.dtype), **self._size_options(pixels))
+        result = self.model(pixel_values=values.to(self.dtype), **self._size_options(pixels))
         hidden = result.last_hidden_state
         tokens = as_tokens(hidden) if self.architecture.layout == "map" else hidden
-        return {name: self._pooled(name, tokens, result) for name in outputs}
+        return {name: self._output(name, tokens, result) for name in outputs}
 
     def _size_options(self, pixels: Tensor) -> dict[str, bool]:
-        if self.architecture.sizes != "interpolate" or tuple(pixels.shape[1:3]) == self.geometry.size:
+        if self.architecture.sizes != "interpolate":
             return {}
-        return {"interpolate_pos_encoding": True}
+        trained = self.model.config.image_size
+        height, width = (trained, trained) if isinstance(trained, int) else trained
+        return {"interpolate_pos_encoding": True} if pixels.shape[1:3] != (height, width) else {}
 
-    def _pooled(self, name: str, tokens: Tensor, result: Any) -> Tensor:
+    def _output(self, name: str, tokens: Tensor, result: Any) -> Tensor:
         if name != "pooler":
             return POOLINGS[name](tokens, self.layout)
         assert self.architecture.pooler is not None

@@ -1,67 +1,166 @@
-"""Folder → transformers module, with every weight accounted for."""
+"""Folder → transformers module, with every weight accounted for.
+
+transformers fills a weight that a checkpoint lacks at random and goes on with a warning: the same picture would get
+another vector after each start. Here, what lacks weights is not offered, or does not start.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from iei.errors import StartupError
 from iei.models.architectures import Architecture
+from iei.models.device import Placement
+
+UNUSED = ("mask_token", "num_batches_tracked")
+"""Ends of the names of weights that only training uses: a checkpoint may lack them."""
 
 
-def load_weights(
-    folder: Path, architecture: Architecture, *, dtype: torch.dtype, attention: str | None
-) -> tuple[Any, bool]:
-    """The module, on the CPU and in evaluation mode, and whether the model's own pooling has its weights.
+@dataclass(frozen=True, slots=True)
+class Weights:
+    module: Any
+    """The transformers model, on its device, in evaluation mode."""
+    pooler: bool
+    """Whether its own pooling can be offered: the checkpoint has the weights for it, or it needs none."""
 
-    StartupError names the weights that are missing or of the wrong shape: transformers would fill them at random.
-    """
+
+def load_weights(folder: Path, architecture: Architecture, placement: Placement, *, allow_pickle: bool) -> Weights:
+    """Raises StartupError that names what is missing, of the wrong shape or unreadable."""
+    stored = _Stored.find(folder, allow_pickle)
     pooler = architecture.pooler
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
-    if attention:
-        options["attn_implementation"] = attention
+    options: dict[str, Any] = {}
     if pooler and pooler.removable:
-        options["add_pooling_layer"] = any(f".{pooler.weights}" in f".{name}" for name in stored_names(folder))
-    with quiet():
-        model, info = getattr(transformers, architecture.model).from_pretrained(
-            folder, output_loading_info=True, **options
-        )
-    missing = set(info["missing_keys"])
-    without_pooler = {name for name in missing if pooler and pooler.weights and name.startswith(pooler.weights)}
-    if missing - without_pooler:
+        options["add_pooling_layer"] = any(f".{pooler.weights}" in f".{name}" for name in stored.names())
+    module, info = _load(folder, architecture, placement, stored, options)
+    mismatched = sorted(
+        f"{name} {tuple(has)} instead of {tuple(wants)}" for name, has, wants in info["mismatched_keys"]
+    )
+    if mismatched:
+        raise StartupError(f"Weights in {folder} have other shapes than its config.json says: {_some(mismatched)}.")
+    missing = {name for name in info["missing_keys"] if not name.endswith(UNUSED)}
+    missing_for_pooler = {name for name in missing if pooler and pooler.weights and name.startswith(pooler.weights)}
+    if missing != missing_for_pooler:
         raise StartupError(
-            f"{folder} lacks weights that the model needs: {', '.join(sorted(missing - without_pooler))}"
+            f"{folder} is no complete {architecture.model}: these weights are missing: "
+            f"{_some(sorted(missing - missing_for_pooler))}."
         )
-    if info["mismatched_keys"]:
-        raise StartupError(f"{folder} has weights of other shapes than its config.json says: {info['mismatched_keys']}")
-    has_pooler = pooler is not None and not without_pooler and options.get("add_pooling_layer", True)
-    return model.eval(), has_pooler
+    return Weights(module.eval(), pooler is not None and _has(module, pooler.weights) and not missing_for_pooler)
 
 
-def stored_names(folder: Path) -> set[str]:
-    """Names of all weights in a folder's safetensors."""
-    names: set[str] = set()
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as weights:
-            names.update(weights.keys())
-    return names
+def _load(
+    folder: Path, architecture: Architecture, placement: Placement, stored: _Stored, options: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    model_class = getattr(transformers, architecture.model)
+    attention = placement.attention
+    if attention == "auto":
+        attention = "sdpa" if model_class._supports_sdpa else "eager"
+    try:
+        with quiet():
+            module, info = model_class.from_pretrained(
+                folder,
+                config=_config(folder, architecture),
+                dtype=placement.dtype,
+                attn_implementation=attention,
+                use_safetensors=stored.safetensors,
+                weights_only=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **_quantized(placement),
+                **options,
+            )
+            return (module if placement.quantization != "none" else module.to(placement.device)), info
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise StartupError(f"{folder} can't be loaded as {architecture.model}: {_first_line(error)}") from error
+
+
+def _config(folder: Path, architecture: Architecture) -> Any:
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if architecture.tower is None:
+        return config
+    tower = getattr(config, architecture.tower)
+    if hasattr(tower, "projection_dim"):
+        # The tower's own entry is a default that nobody used: the model was made with the outer one.
+        tower.projection_dim = config.projection_dim
+    return tower
+
+
+def _quantized(placement: Placement) -> dict[str, Any]:
+    if placement.quantization == "none":
+        return {}
+    bits = {"bitsandbytes-8bit": "load_in_8bit", "bitsandbytes-4bit": "load_in_4bit"}[placement.quantization]
+    config = transformers.BitsAndBytesConfig(**{bits: True}, bnb_4bit_compute_dtype=placement.dtype)
+    return {"quantization_config": config, "device_map": {"": placement.device}}
+
+
+def _has(module: Any, prefix: str) -> bool:
+    return not prefix or any(name.startswith(prefix) for name, _ in module.named_parameters())
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A checkpoint's weights on disk: one file, or an index of several."""
+
+    file: Path
+    safetensors: bool
+
+    @staticmethod
+    def find(folder: Path, allow_pickle: bool) -> _Stored:
+        for file in (folder / "model.safetensors", folder / "model.safetensors.index.json"):
+            if file.is_file():
+                return _Stored(file, safetensors=True)
+        for file in (folder / "pytorch_model.bin", folder / "pytorch_model.bin.index.json"):
+            if file.is_file():
+                if allow_pickle:
+                    return _Stored(file, safetensors=False)
+                raise StartupError(
+                    f"{folder} has its weights in a pickle only ({file.name}): convert it to safetensors, "
+                    "or set IEI_ALLOW_PICKLE=true if you trust its source."
+                )
+        raise StartupError(f"{folder} has no weights: expected model.safetensors.")
+
+    def names(self) -> set[str]:
+        """Names of all weights."""
+        try:
+            if self.file.suffix == ".json":
+                return set(json.loads(self.file.read_text(encoding="utf-8"))["weight_map"])
+            if self.safetensors:
+                with safe_open(self.file, framework="pt") as weights:
+                    return set(weights.keys())
+            return set(torch.load(self.file, map_location="meta", weights_only=True))
+        except Exception as error:
+            raise StartupError(f"{self.file} can't be read, download it again: {_first_line(error)}") from error
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' table of unused classifier weights and its bars for a local read."""
-    logging = transformers.utils.logging
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    """Without transformers' table of unused classifier weights, and its bars for a read that takes a second."""
+    log = transformers.utils.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.CRITICAL)
+    log.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()

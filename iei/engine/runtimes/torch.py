@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from iei.engine.runtimes import DeviceLost, Input, Outputs
+from iei.errors import StartupError
 from iei.models.device import cores
 from iei.models.load import LoadedModel, load_model
 from iei.models.spec import LoadRequest, Modality, ModelSpec
@@ -19,11 +20,13 @@ MAX_BATCH_CPU, MAX_BATCH_GPU = 8, 64
 def load(request: LoadRequest) -> TorchRuntime:
     """The model of `request`, warm. Raises StartupError, one sentence that says what to do."""
     torch.set_num_threads(request.threads or cores())
-    return TorchRuntime(load_model(request), request.max_batch)
+    runtime = TorchRuntime(load_model(request), request.max_batch)
+    runtime.warm_up()
+    return runtime
 
 
 class TorchRuntime:
-    """Not thread-safe: batches are staged in one buffer."""
+    """Implements `Runtime`. Not thread-safe: batches are staged in one buffer."""
 
     def __init__(self, model: LoadedModel, max_batch: int = 0) -> None:
         """`max_batch` 0: the device's default."""
@@ -31,34 +34,66 @@ class TorchRuntime:
         self.max_batch = max_batch or (MAX_BATCH_CPU if model.device.type == "cpu" else MAX_BATCH_GPU)
         self._device = model.device
         self._image = model.image
+        self._staging = Staging(model.device)
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
-        """One forward, as `Runtime.run`."""
         try:
             with torch.inference_mode():
-                return _fetched(self._image(self._staged(batch), outputs))
-        except torch.AcceleratorError as error:
-            if self._is_lost():
+                return _fetched(self._image(self._staging.put(batch), outputs))
+        except RuntimeError as error:
+            if self._lost():
                 raise DeviceLost(f"{self.spec.device} is lost: {error}") from error
             raise
 
-    def _staged(self, batch: Sequence[Input]) -> Tensor:
-        return torch.from_numpy(np.stack(batch)).to(self._device)
+    def warm_up(self) -> None:
+        """The largest batch, once, where kernels are picked and memory is taken on first use: on a GPU."""
+        if self._device.type == "cpu" or self.spec.image is None:
+            return
+        picture = np.zeros((*self.spec.image.geometry.size, 3), np.uint8)
+        try:
+            self.run("image", [picture] * self.max_batch, ("mean",))
+        except torch.OutOfMemoryError as error:
+            raise StartupError(
+                f"A batch of {self.max_batch} does not fit into the memory of {self.spec.device}: lower IEI_MAX_BATCH."
+            ) from error
 
-    def _is_lost(self) -> bool:
+    def _lost(self) -> bool:
         """A CUDA context that has failed answers every later call with the same error."""
+        if self._device.type != "cuda":
+            return False
         try:
             torch.cuda.synchronize(self._device)
-        except torch.AcceleratorError:
+        except RuntimeError:
             return True
         return False
 
 
+class Staging:
+    """Inputs side by side in one reused buffer; pinned for a GPU, whose copy engine then reads it by itself."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._buffer = torch.empty(0, dtype=torch.uint8)
+
+    def put(self, batch: Sequence[Input]) -> Tensor:
+        """[B, *shape] of the inputs' own type, on the device. On a CPU, valid until the next call."""
+        first = batch[0]
+        size = len(batch) * first.nbytes
+        if size > self._buffer.numel():
+            self._buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        dtype = torch.from_numpy(first[:0]).dtype
+        staged = self._buffer[:size].view(dtype).view(len(batch), *first.shape)
+        np.stack(batch, out=staged.numpy())
+        return staged.to(self._device, non_blocking=True)
+
+
 def _fetched(results: dict[str, Tensor]) -> list[Outputs]:
     """Results [B, …] on the device → arrays of each input, in one copy."""
-    flat = [value.flatten(1) for value in results.values()]
-    host = (flat[0] if len(flat) == 1 else torch.cat(flat, 1)).contiguous().cpu().numpy()
-    ends = np.cumsum([value.shape[1] for value in flat]).tolist()
-    spans = zip(results.items(), [0, *ends], ends, strict=False)
-    places = [(name, tuple(value.shape[1:]), start, end) for (name, value), start, end in spans]
-    return [{name: row[start:end].reshape(shape) for name, shape, start, end in places} for row in host]
+    rows = [value.flatten(1) for value in results.values()]
+    host = (rows[0] if len(rows) == 1 else torch.cat(rows, 1)).cpu().numpy()
+    ends = np.cumsum([row.shape[1] for row in rows]).tolist()
+    places = [
+        (name, slice(end - row.shape[1], end), tuple(value.shape[1:]))
+        for (name, value), row, end in zip(results.items(), rows, ends, strict=True)
+    ]
+    return [{name: values[place].reshape(shape) for name, place, shape in places} for values in host]
