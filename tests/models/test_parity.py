@@ -1,0 +1,135 @@
+"""Every family, every output: the same vectors as transformers gives, from the photo to the pooling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from iei.engine.runtimes.torch import TorchRuntime, load
+from iei.inputs.geometry import to_pixels
+from iei.models.spec import POOLED, LoadRequest
+from iei.models.weights import quiet
+from tests.models.checkpoints import FAMILIES, write_checkpoint
+from tests.pictures import photos
+
+Arrays = dict[str, NDArray[np.float32]]
+
+PHOTOS = ("coffee", "rocket", "flower")
+
+FIRST_PATCH = {
+    **dict.fromkeys(("vit", "vit-pooler", "beit", "data2vec-vision", "dinov2", "clip", "clip_vision_model", "pvt"), 1),
+    "deit": 2,
+    "dinov2_with_registers": 5,
+    "dinov3_vit": 5,
+    "dinov3_convnext": 1,
+}
+"""Families with a class token → their first patch, from the papers rather than from the table under test."""
+
+OFFERS_POOLER = set(FAMILIES) - {"vit", "deit", "ijepa", "pvt"}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(family, tmp_path_factory.mktemp(family))
+
+
+@pytest.fixture(scope="module")
+def runtime(checkpoint: Path) -> TorchRuntime:
+    return load(LoadRequest("tiny", str(checkpoint), threads=1))
+
+
+@pytest.fixture(scope="module")
+def vectors(runtime: TorchRuntime) -> list[Arrays]:
+    assert runtime.spec.image is not None
+    pixels = [to_pixels(photos()[name], runtime.spec.image.geometry) for name in PHOTOS]
+    return runtime.run("image", pixels, list(runtime.spec.image.outputs))
+
+
+@pytest.fixture(scope="module")
+def expected(family: str, checkpoint: Path) -> list[Arrays]:
+    """transformers' processor and model; poolings spelled out in numpy."""
+    row = FAMILIES[family]
+    backend = "torchvision" if family.startswith("dinov3") else "pil"
+    processor = transformers.AutoImageProcessor.from_pretrained(checkpoint, backend=backend)
+    with quiet():
+        model = getattr(transformers, row.reference).from_pretrained(checkpoint, **row.reference_options).eval()
+    inputs = processor([photos()[name] for name in PHOTOS], return_tensors="pt")
+    with torch.no_grad():
+        if family == "clip":
+            result = model.vision_model(**inputs)
+            pooled = model.visual_projection(result.pooler_output)
+        else:
+            result = model(**inputs)
+            pooled = result.get("pooler_output") if family != "clip_vision_model" else result.image_embeds
+    hidden = result.last_hidden_state
+    if hidden.ndim == 4:
+        hidden = hidden.permute(0, 2, 3, 1).reshape(hidden.shape[0], -1, hidden.shape[1])
+    return [
+        _poolings(tokens, FIRST_PATCH.get(family), None if pooled is None else pooled[index].flatten().numpy())
+        for index, tokens in enumerate(hidden.numpy())
+    ]
+
+
+def _poolings(tokens: NDArray[np.float32], first_patch: int | None, pooled: NDArray[np.float32] | None) -> Arrays:
+    patches = tokens[first_patch or 0 :]
+    outputs = {
+        "mean": tokens.mean(0),
+        "patch_mean": patches.mean(0),
+        "max": patches.max(0),
+        "patches": patches,
+        "tokens": tokens,
+    }
+    if first_patch is not None:
+        outputs["cls"] = tokens[0]
+    if pooled is not None:
+        outputs["pooler"] = pooled
+    return outputs
+
+
+def test_offers_exactly_what_the_checkpoint_can_give(
+    family: str, runtime: TorchRuntime, expected: list[Arrays]
+) -> None:
+    assert runtime.spec.image is not None
+    assert set(runtime.spec.image.outputs) == set(expected[0])
+    assert ("pooler" in runtime.spec.image.outputs) == (family in OFFERS_POOLER)
+
+
+def test_equals_transformers(vectors: list[Arrays], expected: list[Arrays]) -> None:
+    for ours, theirs in zip(vectors, expected, strict=True):
+        for name, array in theirs.items():
+            assert ours[name].shape == array.shape, name
+            assert ours[name].dtype == np.float32, name
+            assert np.abs(ours[name] - array).max() <= 1e-4, name
+            assert _cosine(ours[name], array).min() >= 0.99999, name
+
+
+def test_photos_differ(vectors: list[Arrays]) -> None:
+    """Else parity would say nothing."""
+    assert _cosine(vectors[0]["mean"], vectors[1]["mean"]) < 0.999
+
+
+def test_describes_what_it_gives(runtime: TorchRuntime, vectors: list[Arrays]) -> None:
+    tower = runtime.spec.image
+    assert tower is not None
+    height, width = tower.geometry.size
+    for name, array in vectors[0].items():
+        assert array.shape[-1] == tower.outputs[name]
+        assert array.ndim == (1 if name in POOLED else 2)
+        if array.ndim == 2:
+            assert array.shape[0] == tower.rows(name, height, width)
+
+
+def _cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
+    cosine: NDArray[np.float32] = (left * right).sum(-1) / norms
+    return cosine
