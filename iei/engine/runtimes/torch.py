@@ -81,7 +81,7 @@ class Staging:
         size = len(batch) * first.nbytes
         if size > self._buffer.numel():
             self._buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-        dtype = torch.from_numpy(first[:0]).dtype
+        dtype = torch.from_numpy(np.empty(0, first.dtype)).dtype
         staged = self._buffer[:size].view(dtype).view(len(batch), *first.shape)
         np.stack(batch, out=staged.numpy())
         return staged.to(self._device, non_blocking=True)
