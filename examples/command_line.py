@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sample_pictures import Picture, drawings
 
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+EXTENSIONS = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

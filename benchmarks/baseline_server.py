@@ -1,0 +1,56 @@
+"""The usual way to serve an image model, to compare with: every gunicorn worker has its own model.
+
+    IMAGE_EMBEDDING_MODEL=… gunicorn benchmarks.baseline_server:app --workers 4 \
+        --worker-class uvicorn_worker.UvicornWorker --bind 127.0.0.1:8000
+
+The same `POST /embed` as IEI's (mean pooling, no normalisation), written as the documentation of FastAPI and
+transformers suggests: AutoModel, AutoImageProcessor, and one forward for each picture. It is not made slow on purpose:
+the processor is transformers' faster one where torchvision is installed, responses skip FastAPI's validation, and torch
+runs on BASELINE_THREADS threads in each worker (default 1: on two cores and four workers the fastest setting).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+
+import torch
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from PIL import Image
+from pydantic import BaseModel
+from transformers import AutoImageProcessor, AutoModel
+
+
+class Request(BaseModel):
+    inputs: str | list[str]
+
+
+MODEL = os.environ["IMAGE_EMBEDDING_MODEL"]
+DEVICE = os.environ.get("BASELINE_DEVICE", "cpu")
+
+torch.set_num_threads(int(os.environ.get("BASELINE_THREADS", "1")))
+processor = AutoImageProcessor.from_pretrained(MODEL)
+model = AutoModel.from_pretrained(MODEL, dtype=torch.float32).eval().to(DEVICE)
+app = FastAPI()
+
+
+@app.get("/health")
+def health() -> dict[str, str]:
+    return {"message": "OK"}
+
+
+@app.post("/embed")
+def embed(request: Request) -> JSONResponse:
+    inputs = [request.inputs] if isinstance(request.inputs, str) else request.inputs
+    return JSONResponse([embed_one(picture) for picture in inputs])
+
+
+@torch.inference_mode()
+def embed_one(picture: str) -> list[float]:
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        inputs = processor(images=image.convert("RGB"), return_tensors="pt").to(DEVICE)
+    tokens = model(**inputs).last_hidden_state[0]
+    vector: list[float] = tokens.mean(dim=0).tolist()
+    return vector

@@ -1,0 +1,141 @@
+"""The load: a process of its own that keeps N connections busy with one request each, and costs little itself.
+
+    python -m benchmarks.load http://127.0.0.1:8000 BODIES [--connections 16] [--warmup 3] [--seconds 10]
+
+BODIES is a file with one JSON body per line, sent to `POST /embed` in turn. Requests are made once, as bytes, and
+answers are only framed and checked for their status: what this process uses of the CPU, the server can't. Its share is
+measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+import numpy as np
+import uvloop
+
+
+@dataclass
+class Load:
+    requests: Iterator[bytes]
+    latencies_s: list[float] = field(default_factory=list)
+    """Of the answers since the last `clear`."""
+    failure: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    stopped: bool = False
+
+    def fail(self, reason: str) -> None:
+        if not self.failure.done() and not self.stopped:
+            self.failure.set_exception(RuntimeError(reason))
+
+
+class Connection(asyncio.Protocol):
+    """Sends a request, waits for the whole answer, sends the next."""
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.answer = bytearray()
+        self.length: int | None = None
+        self.sent = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+        self.send()
+
+    def send(self) -> None:
+        self.answer.clear()
+        self.length = None
+        self.sent = time.perf_counter()
+        self.transport.write(next(self.load.requests))
+
+    def data_received(self, data: bytes) -> None:
+        self.answer += data
+        if self.length is None and (end := self.answer.find(b"\r\n\r\n")) >= 0:
+            self.length = end + 4 + content_length(bytes(self.answer[:end]))
+        if self.length is not None and len(self.answer) >= self.length:
+            self.complete()
+
+    def complete(self) -> None:
+        if not self.answer.startswith(b"HTTP/1.1 200 "):
+            self.load.fail(f"an answer is not 200: {bytes(self.answer[:400])!r}")
+            return
+        self.load.latencies_s.append(time.perf_counter() - self.sent)
+        if not self.load.stopped:
+            self.send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.load.fail(f"the server closed a connection: {exc}")
+
+
+def content_length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    raise ValueError(f"an answer without Content-Length: {head!r}")
+
+
+def request(host: str, body: str) -> bytes:
+    data = body.encode()
+    head = (
+        f"POST /embed HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    return head.encode() + data
+
+
+async def run(url: str, bodies: list[str], connections: int, warmup_s: float, seconds: float) -> dict[str, float]:
+    address = urlsplit(url)
+    host, port = address.hostname or "127.0.0.1", address.port or 80
+    load = Load(itertools.cycle([request(address.netloc, body) for body in bodies]))
+    loop = asyncio.get_running_loop()
+    opened = [await loop.create_connection(lambda: Connection(load), host, port) for _ in range(connections)]
+    await watch(load, warmup_s)
+    load.latencies_s.clear()
+    started, cpu = time.perf_counter(), time.process_time()
+    await watch(load, seconds)
+    elapsed, cpu = time.perf_counter() - started, time.process_time() - cpu
+    load.stopped = True
+    for transport, _ in opened:
+        transport.abort()
+    if not load.latencies_s:
+        raise RuntimeError(f"no answer from {url} in {elapsed:.0f} s")
+    p50, p99 = np.percentile(load.latencies_s, (50, 99))
+    return {
+        "rate": len(load.latencies_s) / elapsed,
+        "p50_ms": p50 * 1e3,
+        "p99_ms": p99 * 1e3,
+        "client_cpu": cpu / elapsed,
+    }
+
+
+async def watch(load: Load, seconds: float) -> None:
+    """Lets `seconds` pass, or raises what went wrong in them."""
+    try:
+        await asyncio.wait_for(asyncio.shield(load.failure), seconds)
+    except TimeoutError:
+        return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url")
+    parser.add_argument("bodies", type=Path)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--warmup", type=float, default=3, help="seconds that don't count (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=10, help="seconds that count (default: %(default)s)")
+    arguments = parser.parse_args()
+    bodies = arguments.bodies.read_text().splitlines()
+    result = uvloop.run(run(arguments.url, bodies, arguments.connections, arguments.warmup, arguments.seconds))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

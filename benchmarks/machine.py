@@ -1,0 +1,26 @@
+"""Where a figure comes from: without it, no figure means anything."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("torch", "transformers", "pillow", "gunicorn", "uvicorn", "fastapi")
+
+
+def describe() -> dict[str, str]:
+    return {
+        "cpu": cpu_model(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
