@@ -9,10 +9,11 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from iei.errors import StartupError
 
 _DEVICE = r"(cpu|mps|cuda(:\d+)?)"
 
@@ -39,13 +40,13 @@ class Settings(BaseSettings):
     device: str = setting("auto", "IEI_DEVICE", pattern=rf"^(auto|{_DEVICE}(,{_DEVICE})*)$")
     """`auto`, `cpu`, `mps`, `cuda`, `cuda:N`; several with commas (`cuda:0,cuda:1`) run one engine each."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "IEI_DTYPE")
-    """Precision of the weights and the forward. `auto`: float32 on CPU; on a GPU bfloat16 where it has it, else float16."""
+    """Precision of weights and forward. `auto`: float32 on CPU; on a GPU bfloat16 where it has it, else float16."""
     max_batch: int = setting(0, "IEI_MAX_BATCH", ge=0, le=4096)
     """Most inputs in one forward. 0: the device's default (8 on a CPU, 64 on a GPU)."""
     threads: int = setting(0, "IEI_THREADS", ge=0)
     """CPU threads of one forward. 0: as many as there are cores."""
     allow_pickle: bool = setting(False, "IEI_ALLOW_PICKLE")
-    """Also take weights in `pytorch_model.bin`, through torch's restricted unpickler, where there are no safetensors."""
+    """Where there are no safetensors, take `pytorch_model.bin` too, through torch's restricted unpickler."""
     engine_timeout_s: float = setting(300.0, "IEI_ENGINE_TIMEOUT_S", gt=0)
     """A forward that runs longer than this has hung: the engine is restarted."""
 
@@ -71,7 +72,7 @@ class Settings(BaseSettings):
     max_image_pixels: int = setting(64_000_000, "IEI_MAX_IMAGE_PIXELS", ge=1)
     """Most pixels in one image, checked in its header before it is decoded."""
     max_decoding_pixels: int = setting(128_000_000, "IEI_MAX_DECODING_PIXELS", ge=1)
-    """Most pixels that one worker decodes at the same time, over all requests: bounds its memory (about 4 bytes each)."""
+    """Most pixels that one worker decodes at the same time, over all requests: bounds memory, about 4 bytes each."""
     decode_threads: int = setting(0, "IEI_DECODE_THREADS", ge=0)
     """Threads that decode images in each worker. 0: one per core, at most 4."""
     fast_decode: bool = setting(False, "IEI_FAST_DECODE")
@@ -80,7 +81,7 @@ class Settings(BaseSettings):
     """Shared memory of one worker for pixels on their way to the engine. Only what is used is really taken."""
 
     graceful_timeout_s: int = setting(30, "IEI_GRACEFUL_TIMEOUT_S", ge=1)
-    """After SIGTERM, how long accepted requests may take to finish (`iei serve`; with plain gunicorn, its own option)."""
+    """After SIGTERM, how long accepted requests may take (`iei serve`; plain gunicorn has its own option)."""
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", "IEI_LOG_LEVEL")
     """How much is logged."""
     cache_dir: Path | None = setting(None, "IEI_CACHE_DIR")
@@ -94,6 +95,25 @@ class Settings(BaseSettings):
     @property
     def decoders(self) -> int:
         return self.decode_threads or min(4, os.cpu_count() or 1)
+
+
+def read_settings() -> Settings:
+    """The settings of this process's environment.
+
+    Raises:
+        StartupError: a variable has a value that makes no sense, with its name, the value and what would.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [f"{_env_of(fault['loc'][0])}={fault['input']!r}: {fault['msg']}" for fault in error.errors()]
+        raise StartupError("; ".join(faults)) from None
+
+
+def _env_of(location: int | str) -> str:
+    """Pydantic reports a field under the alias that it looked for first, or under its own name."""
+    field = Settings.model_fields.get(str(location))
+    return env_names(field)[0] if field else str(location)
 
 
 def env_names(field: FieldInfo) -> list[str]:

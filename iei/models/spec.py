@@ -7,28 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import TypeAdapter
 
 Modality = Literal["image", "text"]
 
-POOLED = ("cls", "mean", "patch_mean", "max", "last", "pooler")
+Pooling = Literal["cls", "mean", "patch_mean", "max", "last", "pooler"]
+
+POOLED: tuple[str, ...] = get_args(Pooling)
 """Outputs that are one vector per input. `last` is the last token of a text."""
 
 ROWS = ("patches", "tokens")
 """Outputs that are one vector per patch, or per token, of an input."""
 
 OUTPUTS = POOLED + ROWS
-"""Every name that a client may ask for, in the order in which outputs lie in memory (docs/models.md says what each means)."""
+"""Every name that a client may ask for, in the order in which outputs lie in memory. Meanings: docs/models.md."""
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """How a checkpoint wants its pictures: resize, crop, then scale and normalise.
 
-    Read from the checkpoint's own `preprocessor_config.json`, never guessed from a model's name. Workers follow it up to
-    the crop and hand on uint8 pixels; the engine rescales and normalises them on the device.
+    Read from the checkpoint's own `preprocessor_config.json`, never guessed from a model's name. Workers follow it up
+    to the crop and hand on uint8 pixels; the engine rescales and normalises them on the device.
     """
 
     resize: Literal["exact", "short_side", "none"]
@@ -65,6 +67,8 @@ class ImageTower:
     """Rows of `patches` for a picture of the geometry's size."""
     stride: int
     """Pixels between neighbouring patches."""
+    pooling: str = "mean"
+    """What requests get that name none: `mean`, or `pooler` where that is the space shared with a text tower."""
     any_size: bool = False
     """Whether other sizes, in multiples of `stride`, are computed too."""
 
@@ -126,6 +130,9 @@ class ModelSpec:
         if tower is None:
             raise ValueError(f"{self.id} takes neither images nor texts")
         return tower
+
+    def tower_for(self, modality: Modality) -> ImageTower | TextTower | None:
+        return self.image if modality == "image" else self.text
 
     def to_json(self) -> bytes:
         return _ADAPTER.dump_json(self)

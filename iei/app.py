@@ -1,0 +1,100 @@
+"""The ASGI application of a worker: routers, middleware, lifespan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from iei import __version__
+from iei.dialects import tei
+from iei.dialects.wire import json_response
+from iei.engine.api import Engine
+from iei.errors import IEIError
+from iei.middleware.body import BodyLimits, CancelWhenGone
+from iei.middleware.trace import Trace
+from iei.models.catalog import catalog
+from iei.service import Embedder
+from iei.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ErrorBody = Callable[[IEIError], bytes]
+
+
+def create_app(settings: Settings, engine: Engine) -> FastAPI:
+    embedder = Embedder(settings, catalog(settings), engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await embedder.start()
+        yield
+        await embedder.stop()
+
+    app = FastAPI(
+        title="IEI, Image Embedding Inference",
+        version=__version__,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(Trace),
+            Middleware(CancelWhenGone),
+            Middleware(BodyLimits, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s),
+        ],
+        exception_handlers={
+            IEIError: _on_iei_error,
+            HTTPException: _on_http_exception,
+            Exception: _on_bug,
+        },
+    )
+    app.include_router(tei.router(embedder))
+    return app
+
+
+def error_body(path: str) -> ErrorBody:
+    """How errors look in the dialect that `path` belongs to."""
+    return next((shape for prefix, shape in _ERROR_SHAPES if path.startswith(prefix)), tei.error_body)
+
+
+_ERROR_SHAPES: tuple[tuple[str, ErrorBody], ...] = ()
+
+
+async def _on_iei_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, IEIError)
+    return _answer(request, error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own: no such route, or not with this method."""
+    assert isinstance(error, HTTPException)
+    path = request.scope["path"]
+    message = f"{error.detail}: {request.method} {path}; the routes are listed at /docs"
+    return _answer(request, _with_status(error.status_code, message), error.headers)
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    return _answer(request, _with_status(500, "an internal error; the server's log has its traceback"))
+
+
+def _with_status(status: int, message: str) -> IEIError:
+    error = IEIError(message)
+    error.status = status
+    if status < 500:
+        error.error_type = "Validation"
+    return error
+
+
+def _answer(request: Request, error: IEIError, headers: object = None) -> Response:
+    response = json_response(error_body(request.scope["path"])(error), error.status)
+    if isinstance(headers, dict):
+        response.headers.update(headers)
+    if error.retry_after_s:
+        response.headers["retry-after"] = str(error.retry_after_s)
+    if error.status in (408, 413):
+        response.headers["connection"] = "close"  # the rest of the body is not read
+    return response

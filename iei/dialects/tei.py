@@ -1,0 +1,119 @@
+"""IEI's own routes, which are text-embeddings-inference's too: `/embed`, `/embed_all`, `/info`, `/health`.
+
+Wire format: docs/api/iei.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from iei import __version__
+from iei.dialects.wire import documented, json_response, parsed, vectors_response
+from iei.errors import IEIError, Unhealthy
+from iei.models.spec import Pooling
+from iei.service import Embedder, Embeddings, ImageInput, Options
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class EmbedRequest(BaseModel):
+    model_config = ConfigDict(
+        use_attribute_docstrings=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "inputs": [
+                        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4cWMSAAT4Ao1pg1fHAAAAAElFTkSuQmCC"
+                    ]
+                }
+            ]
+        },
+    )
+
+    inputs: Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
+    """Images: base64 or data URIs; one, or a list."""
+    normalize: bool | None = None
+    """Divide each vector by its L2 norm. Default: IEI_NORMALIZE."""
+    pooling: Pooling | None = None
+    """How tokens become one vector. Default: IEI_POOLING, or else `mean` for images and a text model's own."""
+    dimensions: int | None = Field(None, ge=1)
+    """Keep this many leading values (before normalising)."""
+
+
+def error_body(error: IEIError) -> bytes:
+    """`detail` repeats the message for clients of the original IEI."""
+    return orjson.dumps({"error": error.message, "error_type": error.error_type, "detail": error.message})
+
+
+def router(embedder: Embedder) -> APIRouter:
+    routes = APIRouter(tags=["IEI and text-embeddings-inference"])
+
+    async def embedded(request: Request, outputs: tuple[str, ...] | None = None) -> Embeddings:
+        body = await parsed(request, EmbedRequest)
+        options = Options(
+            outputs=outputs or (body.pooling or "default",),
+            normalize=body.normalize,
+            dimensions=body.dimensions,
+        )
+        return await embedder.embed([ImageInput(item) for item in body.inputs], options)
+
+    @routes.post("/embed", openapi_extra=documented(EmbedRequest), response_model=list[list[float]])
+    async def embed(request: Request) -> Response:
+        """One vector per image, in the order of the inputs."""
+        embeddings = await embedded(request)
+        return await vectors_response([item.vector for item in embeddings.items], embeddings)
+
+    @routes.post("/embed_all", openapi_extra=documented(EmbedRequest), response_model=list[list[list[float]]])
+    async def embed_all(request: Request) -> Response:
+        """One vector per token (class, register and patch tokens, or spatial positions) of each image."""
+        embeddings = await embedded(request, ("tokens",))
+        return await vectors_response([item.vector for item in embeddings.items], embeddings)
+
+    @routes.get("/info", response_model=dict[str, Any])
+    async def info() -> Response:
+        """The model that is served, and the limits in force."""
+        spec = await embedder.describe()
+        settings = embedder.settings
+        tower = spec.tower
+        return json_response(
+            orjson.dumps(
+                {
+                    "model_id": spec.name,
+                    "revision": spec.revision,
+                    "model_type": spec.model_type,
+                    "dim": tower.outputs.get("mean") or next(iter(tower.outputs.values())),
+                    "poolings": tower.outputs,
+                    "dtype": spec.dtype,
+                    "device": spec.device,
+                    "runtime": spec.runtime,
+                    "max_inputs": settings.max_inputs,
+                    "max_body_bytes": settings.max_body_bytes,
+                    "max_image_bytes": settings.max_image_bytes,
+                    "max_image_pixels": settings.max_image_pixels,
+                    "concurrency_level": settings.concurrency_level,
+                    "version": __version__,
+                }
+            )
+        )
+
+    @routes.get("/health", response_model=dict[str, str])
+    async def health() -> Response:
+        """Ready: the engine is there and has its model. 503 while it is not."""
+        if not embedder.engine.ready:
+            raise Unhealthy("the engine is not there (yet)")
+        return json_response(b'{"message":"OK"}')
+
+    @routes.get("/ping", response_model=dict[str, str])
+    async def ping() -> Response:
+        """Alive: this worker's event loop answers."""
+        return json_response(b'{"message":"pong"}')
+
+    return routes

@@ -1,0 +1,136 @@
+"""Waiting jobs → batches: the whole policy, and nothing else. No sockets, no torch, no clock of its own.
+
+Greedy and first come, first served: there is no timer that waits for a batch to fill. Whenever the device is free, the
+oldest waiting job goes, together with as many jobs of its group as one forward takes. A lone request runs at once; load
+makes batches by itself.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import count
+from typing import Generic, TypeVar
+
+P = TypeVar("P")
+
+
+@dataclass(slots=True, eq=False)
+class Job(Generic[P]):
+    """Something to run once."""
+
+    owner: Hashable
+    """Who asked (a connection): `forget` drops all that is theirs."""
+    id: int
+    """Unique for its owner."""
+    key: Hashable
+    """Jobs of equal key can share a forward: (model, modality, shape)."""
+    deadline: float
+    """Not run after this, in the caller's clock."""
+    payload: P
+    length: int = 0
+    """Tokens, where inputs of a key may differ in length: a batch is then made of similar ones."""
+    alone: bool = False
+    """Never batched: a suspect, whose company an engine has died in."""
+    cancelled: bool = False
+    enqueued: float = 0.0
+    order: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Generic[P]):
+    """What the engine does next: `batch` runs, the others are only answered."""
+
+    batch: list[Job[P]]
+    cancelled: list[Job[P]]
+    expired: list[Job[P]]
+
+    def __bool__(self) -> bool:
+        return bool(self.batch or self.cancelled or self.expired)
+
+
+class Batcher(Generic[P]):
+    """One owner, no locks.
+
+    Args:
+        max_batch: most jobs in a batch.
+        max_tokens: most tokens in a batch after padding, where lengths differ; one job alone may exceed it.
+    """
+
+    def __init__(self, max_batch: int, max_tokens: int = 16384) -> None:
+        self.max_batch = max_batch
+        self.max_tokens = max_tokens
+        self._groups: dict[Hashable, deque[Job[P]]] = {}
+        self._waiting: dict[tuple[Hashable, int], Job[P]] = {}
+        self._order = count()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, job: Job[P], now: float) -> None:
+        job.enqueued, job.order = now, next(self._order)
+        group = ("alone", job.order) if job.alone else ("key", job.key)
+        self._groups.setdefault(group, deque()).append(job)
+        self._waiting[job.owner, job.id] = job
+
+    def cancel(self, owner: Hashable, job_id: int) -> None:
+        """The job, if it still waits, comes out of a later turn as cancelled instead of running."""
+        if job := self._waiting.get((owner, job_id)):
+            job.cancelled = True
+
+    def forget(self, owner: Hashable) -> None:
+        """The owner is gone: its jobs vanish, and nobody is told."""
+        for key, group in list(self._groups.items()):
+            self._put_back(key, deque(job for job in group if job.owner != owner))
+        self._waiting = {mark: job for mark, job in self._waiting.items() if job.owner != owner}
+
+    def next(self, now: float) -> Turn[P]:
+        """The next batch, and whatever dropped out on the way to it. Empty only if nothing waits."""
+        turn: Turn[P] = Turn([], [], [])
+        while self._groups and not turn.batch:
+            key = min(self._groups, key=lambda key: self._groups[key][0].order)
+            group = self._groups[key]
+            take = self._take_similar if group[0].length else self._take_oldest
+            take(group, now, turn)
+            self._put_back(key, group)
+        for job in (*turn.batch, *turn.cancelled, *turn.expired):
+            del self._waiting[job.owner, job.id]
+        return turn
+
+    def _take_oldest(self, group: deque[Job[P]], now: float, turn: Turn[P]) -> None:
+        while group and len(turn.batch) < self.max_batch:
+            job = group.popleft()
+            _destination(job, now, turn, alive=turn.batch).append(job)
+
+    def _take_similar(self, group: deque[Job[P]], now: float, turn: Turn[P]) -> None:
+        """Padding is computed too, so the oldest job takes along those whose lengths are nearest to its own."""
+        alive: list[Job[P]] = []
+        for job in group:
+            _destination(job, now, turn, alive).append(job)
+        group.clear()
+        if not alive:
+            return
+        wanted = alive[0].length
+        longest = 0
+        # `nsmallest` is stable: among equals, first come, first served.
+        for job in heapq.nsmallest(self.max_batch, alive, key=lambda job: abs(job.length - wanted)):
+            longest = max(longest, job.length)
+            if turn.batch and longest * (len(turn.batch) + 1) > self.max_tokens:
+                break
+            turn.batch.append(job)
+        taken = {job.order for job in turn.batch}
+        group.extend(job for job in alive if job.order not in taken)
+
+    def _put_back(self, key: Hashable, group: deque[Job[P]]) -> None:
+        if group:
+            self._groups[key] = group
+        else:
+            self._groups.pop(key, None)
+
+
+def _destination(job: Job[P], now: float, turn: Turn[P], alive: list[Job[P]]) -> list[Job[P]]:
+    if job.cancelled:
+        return turn.cancelled
+    return turn.expired if job.deadline < now else alive

@@ -1,0 +1,272 @@
+"""The one thing that every dialect calls: inputs and options in, vectors out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Literal
+
+import anyio
+import anyio.to_thread
+import numpy as np
+import numpy.typing as npt
+
+from iei.engine.api import Engine, Result
+from iei.errors import BackendFailed, EmptyInput, IEIError, InvalidField, InvalidInput, InvalidInputs, Overloaded
+from iei.inputs.budget import PixelBudget
+from iei.inputs.decode import DecodeLimits, decoded
+from iei.inputs.geometry import to_pixels
+from iei.inputs.sources import encoded_bytes
+from iei.inputs.tokens import encode
+from iei.models.catalog import Catalog
+from iei.models.spec import ImageTower, Modality, ModelSpec, TextTower
+from iei.settings import Settings
+
+Vectors = npt.NDArray[np.float32]
+Prepared = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    source: str | bytes
+    """Base64, a data URI or a URL as text; or the encoded file itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    source: str | tuple[int, ...]
+    """Text, or the ids of its tokens."""
+
+
+Input = ImageInput | TextInput
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request wants, whatever dialect it came in."""
+
+    model: str | None = None
+    outputs: tuple[str, ...] = ("default",)
+    """Names of OUTPUTS, or `default`: the pooling that the server, or else the model, is set to."""
+    normalize: bool | None = None
+    """Divide vectors by their L2 norm. None: as the server is set, and as a text model's own pipeline does."""
+    dimensions: int | None = None
+    """Keep this many leading values of each vector (before it is normalised)."""
+    resize_to_multiple: bool = False
+    """Resize pictures up to multiples of the patch size, instead of to the model's size."""
+    truncate: bool | None = None
+    """Cut over-long texts instead of refusing them. None: as the dialect's peers do, which is to refuse."""
+    truncation_direction: Literal["left", "right"] = "right"
+    prompt_name: str | None = None
+    """One of the text model's prompts, put before each text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What one input became: output name → float32[dim] or float32[rows, dim], C-contiguous."""
+
+    outputs: Mapping[str, Vectors]
+    tokens: int
+    """Tokens of a text, special ones included; patches of a picture."""
+
+    @property
+    def vector(self) -> Vectors:
+        """The only output, where one was asked for."""
+        (vector,) = self.outputs.values()
+        return vector
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The answer to a request, in the order of its inputs."""
+
+    spec: ModelSpec
+    items: list[Embedding]
+    timings: dict[Literal["preprocess", "queue", "inference"], float] = field(default_factory=dict)
+    """Seconds, the mean over the inputs."""
+
+
+class Embedder:
+    """Admits requests, fans their inputs out over the decode threads and the engine, and gathers the vectors."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, engine: Engine) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.engine = engine
+        self._limits = DecodeLimits(
+            max_pixels=settings.max_image_pixels,
+            budget=PixelBudget(settings.max_decoding_pixels),
+            fast=settings.fast_decode,
+        )
+        self._in_work = 0
+
+    async def start(self) -> None:
+        self._decoders = anyio.CapacityLimiter(self.settings.decoders)
+        await self.engine.start()
+
+    async def stop(self) -> None:
+        await self.engine.stop()
+
+    async def describe(self, model: str | None = None) -> ModelSpec:
+        """The model that `model` means to this server."""
+        return await self.engine.describe(self.catalog.resolve(model), deadline=self._deadline())
+
+    async def embed(self, inputs: Sequence[Input], options: Options, *, field: str = "inputs") -> Embeddings:
+        """All vectors of a request.
+
+        A bad input fails alone and before any batch; the error names every bad one by its index in `field`.
+
+        Raises:
+            EmptyInput, InvalidField: of the request as a whole.
+            InvalidInputs: of its items.
+            BackendFailed, ModelNotFound, Overloaded, Unhealthy: see iei.errors.
+        """
+        if not inputs:
+            raise EmptyInput(f"{field} is empty: send at least one item")
+        if len(inputs) > self.settings.max_inputs:
+            raise InvalidField(
+                f"{field} has {len(inputs)} items, over the limit of {self.settings.max_inputs} (IEI_MAX_INPUTS)"
+            )
+        with self._admitted(len(inputs)):
+            spec = await self.describe(options.model)
+            request = _Request(self, spec, options, self._deadline())
+            await request.run(inputs)
+        if request.errors:
+            raise _summary(request.errors, field)
+        return request.answer()
+
+    def outputs_of(self, spec: ModelSpec, modality: Modality, options: Options) -> tuple[str, ...]:
+        """The outputs that `options` mean for inputs of this kind.
+
+        Raises:
+            InvalidField: the model does not have them.
+        """
+        tower = spec.tower_for(modality)
+        if tower is None:
+            raise InvalidField(f"model {spec.name!r} takes no {modality}s")
+        default = tower.pooling if self.settings.pooling == "auto" else self.settings.pooling
+        chosen = tuple(default if name == "default" else name for name in options.outputs)
+        for name in chosen:
+            if name not in tower.outputs:
+                reason = _WHY_NOT.get(name, "there is no such output")
+                offered = ", ".join(tower.outputs)
+                raise InvalidField(f"{name!r} is not offered by {spec.name!r}: {reason}; offered: {offered}")
+            if options.dimensions is not None and not 1 <= options.dimensions <= tower.outputs[name]:
+                raise InvalidField(
+                    f"dimensions must be from 1 to {tower.outputs[name]} for this model, not {options.dimensions}"
+                )
+        return chosen
+
+    async def prepare(self, item: Input, spec: ModelSpec, options: Options) -> Prepared:
+        """What the engine takes: pixels uint8[H, W, 3] (float32 where the geometry says so), or token ids int32[L]."""
+        if isinstance(item, TextInput):
+            assert spec.text is not None
+            return await anyio.to_thread.run_sync(encode, item.source, spec.text, options, limiter=self._decoders)
+        assert spec.image is not None
+        return await anyio.to_thread.run_sync(self._decode, item.source, spec.image, options, limiter=self._decoders)
+
+    def _decode(self, source: str | bytes, tower: ImageTower, options: Options) -> Prepared:
+        data = source if isinstance(source, bytes) else encoded_bytes(source, self.settings.max_image_bytes)
+        with decoded(data, self._limits, target=tower.geometry.size) as image:
+            return to_pixels(image, tower.geometry, fast=self._limits.fast)
+
+    @contextmanager
+    def _admitted(self, count: int) -> Iterator[None]:
+        """Counts a request's inputs while they are in work; refuses at once what would have to wait too long."""
+        if self._in_work and self._in_work + count > self.settings.max_queue:
+            raise Overloaded(f"{self._in_work} inputs are in work already (IEI_MAX_QUEUE): try again later")
+        self._in_work += count
+        try:
+            yield
+        finally:
+            self._in_work -= count
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self.settings.request_timeout_s
+
+
+class _Request:
+    """One request on its way: what is known of each of its inputs so far."""
+
+    def __init__(self, embedder: Embedder, spec: ModelSpec, options: Options, deadline: float) -> None:
+        self.embedder, self.spec, self.options, self.deadline = embedder, spec, options, deadline
+        self.errors: dict[int, IEIError] = {}
+        self._answers: dict[int, tuple[Result, Embedding]] = {}
+        self._preprocess_s: list[float] = []
+
+    async def run(self, inputs: Sequence[Input]) -> None:
+        modalities: list[Modality] = ["text" if isinstance(item, TextInput) else "image" for item in inputs]
+        outputs = {
+            modality: self.embedder.outputs_of(self.spec, modality, self.options) for modality in set(modalities)
+        }
+        free = asyncio.Semaphore(self.embedder.settings.concurrency_level)
+        async with asyncio.TaskGroup() as tasks:
+            for index, (item, modality) in enumerate(zip(inputs, modalities, strict=True)):
+                await free.acquire()
+                task = tasks.create_task(self._one(index, item, modality, outputs[modality]))
+                task.add_done_callback(lambda _: free.release())
+
+    async def _one(self, index: int, item: Input, modality: Modality, outputs: tuple[str, ...]) -> None:
+        started = time.perf_counter()
+        try:
+            array = await self.embedder.prepare(item, self.spec, self.options)
+            self._preprocess_s.append(time.perf_counter() - started)
+            if self.errors:
+                return  # the request will be refused: look for more bad items, but compute nothing
+            result = await self.embedder.engine.run(self.spec, modality, array, outputs, deadline=self.deadline)
+        except IEIError as error:
+            self.errors[index] = error
+        else:
+            self._answers[index] = (result, self._finished(result, modality, array, outputs))
+
+    def _finished(self, result: Result, modality: Modality, array: Prepared, outputs: Sequence[str]) -> Embedding:
+        tower = self.spec.tower_for(modality)
+        assert tower is not None
+        normalize = self.options.normalize
+        if normalize is None:
+            normalize = self.embedder.settings.normalize or (isinstance(tower, TextTower) and tower.normalize)
+        tokens = len(array) if isinstance(tower, TextTower) else tower.rows("patches", *array.shape[:2])
+        vectors = {name: finish(result.outputs[name], self.options.dimensions, normalize) for name in outputs}
+        return Embedding(vectors, tokens)
+
+    def answer(self) -> Embeddings:
+        in_order = [self._answers[index] for index in sorted(self._answers)]
+        return Embeddings(
+            self.spec,
+            [embedding for _, embedding in in_order],
+            {
+                "preprocess": fmean(self._preprocess_s),
+                "queue": fmean(result.queue_s for result, _ in in_order),
+                "inference": fmean(result.inference_s for result, _ in in_order),
+            },
+        )
+
+
+_WHY_NOT = {
+    "cls": "it has no class token",
+    "pooler": "its checkpoint has no weights for a pooling of its own",
+    "last": "only texts have a last token",
+}
+
+
+def _summary(errors: Mapping[int, IEIError], field: str) -> IEIError:
+    """One error for a request: what is wrong with its items, or else what befell all of it."""
+    for kinds in ((EmptyInput, InvalidInput), (BackendFailed,)):
+        of_items = {index: error for index, error in errors.items() if isinstance(error, kinds)}
+        if of_items:
+            return InvalidInputs(of_items, field)
+    return next(iter(errors.values()))
+
+
+def finish(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vectors:
+    """Cuts vectors to their first `dimensions` values, then normalises them, along the last axis."""
+    if dimensions is not None:
+        vectors = np.ascontiguousarray(vectors[..., :dimensions])
+    if normalize:
+        norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        vectors = vectors / np.maximum(norms, np.float32(1e-12))
+    return vectors
