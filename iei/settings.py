@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     """Most pixels in one image, checked in its header before it is decoded."""
     max_decoding_pixels: int = setting(128_000_000, "IEI_MAX_DECODING_PIXELS", ge=1)
     """Most pixels that one worker decodes at the same time, over all requests: bounds memory, about 4 bytes each."""
+    url_inputs: str = setting("public", "IEI_URL_INPUTS")
+    """URLs taken as images: `public` (the open internet), `off`, or domains with commas between, which may be private."""
+    url_timeout_s: float = setting(10.0, "IEI_URL_TIMEOUT_S", gt=0)
+    """The longest that one download may take in all, redirects included."""
     decode_threads: int = setting(0, "IEI_DECODE_THREADS", ge=0)
     """Threads that decode images in each worker. 0: one per core, at most 4."""
     fast_decode: bool = setting(False, "IEI_FAST_DECODE")
@@ -97,14 +101,14 @@ class Settings(BaseSettings):
         return self.decode_threads or min(4, os.cpu_count() or 1)
 
 
-def read_settings() -> Settings:
-    """The settings of this process's environment.
+def read_settings(**given: Any) -> Settings:
+    """The settings of this process's environment, with those `given` laid over them.
 
     Raises:
         StartupError: a variable has a value that makes no sense, with its name, the value and what would.
     """
     try:
-        return Settings()
+        return Settings(**given)
     except ValidationError as error:
         faults = [f"{_env_of(fault['loc'][0])}={fault['input']!r}: {fault['msg']}" for fault in error.errors()]
         raise StartupError("; ".join(faults)) from None
