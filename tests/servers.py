@@ -1,0 +1,140 @@
+"""Real servers for tests: gunicorn, its workers and the engine, started on a free port and stopped without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).parents[1]
+START_S = 120.0
+STOP_S = 45.0
+_MARK = "TESTED_SERVER"
+"""Environment variable that tells a server's processes, however they were started, from all others."""
+_SETTINGS = ("IEI_", "IMAGE_EMBEDDING_MODEL", "MODEL_", "POOLING_STRATEGY", "NORMALIZE_EMBEDDINGS", "GUNICORN_")
+"""Beginnings of variables that would change a tested server, were they set outside."""
+_ADDRESS = re.compile(r"Listening at: (http://127\.0\.0\.1:\d+)")
+
+
+class ServerDied(AssertionError):
+    """It ended, or was not ready in time. The message has its log."""
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen[bytes]
+    """gunicorn's master (or `iei serve`)."""
+    mark: str
+    log_file: Path
+    url: str = ""
+    """http://127.0.0.1:PORT, without a slash at its end."""
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def processes(self) -> list[psutil.Process]:
+        """All of this server that are alive: master, workers, supervisor, engine."""
+        return [process for process in psutil.process_iter() if _is_marked(process, self.mark)]
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        """Ends it as an operator would. Returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal_number)
+        return self.process.wait(STOP_S)
+
+
+@contextlib.contextmanager
+def serve(
+    env: Mapping[str, str],
+    workers: int = 2,
+    command: Sequence[str] | None = None,
+    *,
+    worker_class: str = "uvicorn.workers.UvicornWorker",
+    start_s: float = START_S,
+) -> Iterator[Server]:
+    """A server that has answered `/health` with 200.
+
+    Args:
+        env: settings, added to an environment without any.
+        command: instead of `gunicorn server:app …`; it has to listen on a free port of 127.0.0.1 and to log gunicorn's
+            "Listening at". `python` as its first word is the tests' own.
+
+    Raises:
+        ServerDied: it did not become ready.
+        AssertionError: at the end of the block, when a process of its is left after SIGTERM.
+    """
+    mark = uuid.uuid4().hex
+    with tempfile.TemporaryDirectory(prefix="iei-tested-") as folder:
+        log_file = Path(folder, "log")
+        with log_file.open("wb") as log:
+            master = subprocess.Popen(
+                _python(command or gunicorn_command(workers, worker_class)),
+                cwd=ROOT,
+                env={**_clean_environment(), "IEI_BIND": "127.0.0.1:0", **env, _MARK: mark},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        server = Server(master, mark, log_file)
+        try:
+            _wait_until_ready(server, start_s)
+            yield server
+            server.stop()
+            psutil.wait_procs(server.processes(), timeout=STOP_S)
+            left = [process.as_dict(["pid", "cmdline"]) for process in server.processes()]
+            assert not left, f"left running after SIGTERM: {left}\n{server.log}"
+        finally:
+            for process in server.processes():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            server.process.wait()
+
+
+def gunicorn_command(workers: int, worker_class: str) -> list[str]:
+    """The README's line, on a free port."""
+    return (
+        f"python -m gunicorn server:app --preload --workers {workers} --worker-class {worker_class} --bind 127.0.0.1:0"
+    ).split()
+
+
+def _python(command: Sequence[str]) -> list[str]:
+    return [sys.executable, *command[1:]] if command[0] == "python" else list(command)
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+
+
+def _wait_until_ready(server: Server, start_s: float) -> None:
+    deadline = time.monotonic() + start_s
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise ServerDied(f"exit status {server.process.returncode}:\n{server.log}")
+        if address := _ADDRESS.search(server.log):
+            server.url = address[1]
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{server.url}/health", timeout=10).status_code == 200:
+                    return
+        time.sleep(0.1)
+    raise ServerDied(f"not ready within {start_s:g} s:\n{server.log}")
+
+
+def _is_marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get(_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:  # it has just ended, or is somebody else's
+        return False
