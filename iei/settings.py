@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     max_decoding_pixels: int = setting(128_000_000, "IEI_MAX_DECODING_PIXELS", ge=1)
     """Most pixels that one worker decodes at the same time, over all requests: bounds memory, about 4 bytes each."""
     url_inputs: str = setting("public", "IEI_URL_INPUTS")
-    """URLs taken as images: `public` (the open internet), `off`, or domains with commas between, which may be private."""
+    """URLs taken as images: `public` (the open internet), `off`, or domains with commas between (may be private)."""
     url_timeout_s: float = setting(10.0, "IEI_URL_TIMEOUT_S", gt=0)
     """The longest that one download may take in all, redirects included."""
     decode_threads: int = setting(0, "IEI_DECODE_THREADS", ge=0)
