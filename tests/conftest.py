@@ -17,6 +17,6 @@ def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def demo_server(demo_cache: str) -> Iterator[Server]:
-    """A server with the demo model (a ViT of 192 values, with a class token) and two workers, for tests that only call it."""
+    """The demo model (a ViT of 192 values, with a class token) on two workers, for tests that only call it."""
     with serve({"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache}) as server:
         yield server
