@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from iei.inputs.budget import PixelBudget
@@ -23,12 +24,11 @@ def hold_in_thread(
     return thread, release
 
 
-def eventually(condition: object) -> bool:
-    assert callable(condition)
+def eventually(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + 10
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.001)
-    return bool(condition())
+    return condition()
 
 
 def test_what_fits_is_held_together_and_given_back() -> None:
