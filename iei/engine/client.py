@@ -26,7 +26,6 @@ from iei.engine.arena import Arena
 from iei.engine.frames import (
     DTYPES,
     FRAME_BYTES,
-    MODALITIES,
     FrameBuffer,
     Hello,
     Kind,
@@ -40,7 +39,7 @@ from iei.engine.frames import (
 from iei.engine.launch import EngineAddress, LaunchedEngine
 from iei.errors import BackendFailed, IEIError, ModelNotFound, Overloaded, Unhealthy
 from iei.models.catalog import catalog
-from iei.models.spec import POOLED, ImageTower, Modality, ModelSpec
+from iei.models.spec import MODALITIES, POOLED, ImageTower, Modality, ModelSpec
 from iei.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iei.models.spec import OUTPUTS, Modality
+from iei.models.spec import OUTPUTS
 
 FRAME_BYTES = 64
 SLOT_HEADER_BYTES = 64
@@ -55,7 +55,6 @@ class Progress(IntEnum):
     RUNNING = 1
 
 
-MODALITIES: tuple[Modality, ...] = ("image", "text")
 DTYPES = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.int32))
 
 

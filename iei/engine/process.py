@@ -31,7 +31,6 @@ from iei.engine.execute import Failure, Task, execute
 from iei.engine.frames import (
     DTYPES,
     FRAME_BYTES,
-    MODALITIES,
     WELCOME,
     FrameBuffer,
     Hello,
@@ -45,6 +44,7 @@ from iei.engine.frames import (
 from iei.engine.residents import Residents
 from iei.engine.runtimes import DeviceLost, Runtime
 from iei.errors import StartupError
+from iei.models.spec import MODALITIES
 from iei.telemetry import logs
 
 log = logging.getLogger("iei.engine")

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from pydantic import TypeAdapter
 
 Modality = Literal["image", "text"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 Pooling = Literal["cls", "mean", "patch_mean", "max", "last", "pooler"]
 
@@ -120,6 +121,8 @@ class ModelSpec:
     dtype: str
     runtime: str
     parameters: int
+    max_batch: int = 1
+    """Most inputs in one forward."""
     image: ImageTower | None = None
     text: TextTower | None = None
 

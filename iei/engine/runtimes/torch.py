@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -30,8 +31,8 @@ class TorchRuntime:
 
     def __init__(self, model: LoadedModel, max_batch: int = 0) -> None:
         """`max_batch` 0: the device's default."""
-        self.spec: ModelSpec = model.spec
         self.max_batch = max_batch or (MAX_BATCH_CPU if model.device.type == "cpu" else MAX_BATCH_GPU)
+        self.spec: ModelSpec = replace(model.spec, max_batch=self.max_batch)
         self._device = model.device
         self._image = model.image
         self._staging = Staging(model.device)

@@ -1,0 +1,84 @@
+"""`iei serve`, `iei embed`, `iei models`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from iei import __version__
+from iei.errors import IEIError, StartupError
+from iei.settings import Settings, env_names, read_settings
+from iei.telemetry import logs
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except (StartupError, IEIError) as error:
+        raise SystemExit(f"iei: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Serve embeddings over HTTP."""
+    from iei.serve import Server
+
+    settings = _settings(arguments)
+    logs.configure(settings.log_level)
+    print(f"IEI {__version__} loads {settings.model} …", file=sys.stderr)
+    Server(settings).run()
+
+
+def embed(arguments: argparse.Namespace) -> None:
+    """Embed pictures without a server: one line of JSON for each file."""
+    from iei.offline import embed_files
+
+    settings = _settings(arguments)
+    logs.configure("warning")
+    if failed := embed_files(settings, arguments.files, sys.stdout):
+        raise StartupError(f"{failed} files could not be embedded, see above.")
+
+
+def models(_: argparse.Namespace) -> None:
+    """List the kinds of model that can be served."""
+    from iei.models.architectures import ARCHITECTURES
+
+    print("\n".join(sorted(ARCHITECTURES)))
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """The environment's settings, with the flags that were given laid over them."""
+    given = {name: value for name in Settings.model_fields if (value := getattr(arguments, name, None)) is not None}
+    if getattr(arguments, "demo", False):
+        given["model"] = "demo"
+    return read_settings(**given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="iei", description="IEI, Image Embedding Inference: images to vectors.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (serve, embed, models):
+        sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+        sub.set_defaults(command=command)
+        if command is models:
+            continue
+        sub.add_argument("--demo", action="store_true", help="the built-in untrained model: nothing to download")
+        if command is embed:
+            sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="pictures, or folders of them")
+        _add_settings(sub)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """A flag for every setting. Values are checked with the settings, by the same rules as the environment's."""
+    group = parser.add_argument_group("settings", "Each is an environment variable too, named in brackets.")
+    for name, field in Settings.model_fields.items():
+        default: Any = "none" if field.default is None else field.default
+        text = f"{' '.join((field.description or '').split())} [{', '.join(env_names(field))}; default: {default}]"
+        group.add_argument(f"--{name.replace('_', '-')}", help=text.replace("%", "%%"), metavar="VALUE")
