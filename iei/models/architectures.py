@@ -140,7 +140,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "resnet": Architecture("ResNetModel", _pyramid, layout="map", pooler=_WEIGHTLESS, sizes="any"),
     "siglip": _beside_text(_SIGLIP),
     "siglip_vision_model": _SIGLIP,
-    # A picture smaller than its windows shrinks them for good, and changes every later result: one size only.
+    # A picture smaller than its windows shrinks them for good, and later pictures fail or change: one size only.
     "swin": Architecture("SwinModel", _pyramid, pooler=_WEIGHTLESS),
     "swinv2": Architecture("Swinv2Model", _pyramid, pooler=_WEIGHTLESS, sizes="interpolate"),
     "vit": Architecture("ViTModel", _flat, class_token=0, prefix=1, pooler=_LAYER, sizes="interpolate"),

@@ -12,12 +12,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
+from numpy.typing import NDArray
 
+from iei.errors import StartupError
 from iei.models.weights import quiet
 
 VERSION = "demo-v1"
-SEED = 20_250_501
+"""Name of its folder. To change a byte of the model is to change this."""
 
+SEED = 20250501
+
+CONFIG = {
+    "hidden_size": 192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "intermediate_size": 768,
+    "image_size": 224,
+    "patch_size": 16,
+}
 PREPROCESSOR = {
     "image_processor_type": "ViTImageProcessor",
     "do_resize": True,
@@ -32,43 +45,26 @@ PREPROCESSOR = {
 
 
 def demo_folder(cache_dir: str | None) -> Path:
-    """Where the demo model is, made on first use in `cache_dir` (default `~/.cache/iei`)."""
-    cache = Path(cache_dir).expanduser() if cache_dir else Path.home() / ".cache" / "iei"
+    """Where the demo model is, made on first use in `cache_dir` (default `~/.cache/iei`).
+
+    Any number of processes may ask at once. Raises StartupError where the folder can't be written.
+    """
+    cache = Path(cache_dir or "~/.cache/iei").expanduser()
     folder = cache / VERSION
-    if not (folder / "config.json").is_file():
-        _publish(folder)
+    if not folder.is_dir():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            _publish(folder)
+        except OSError as error:
+            raise StartupError(
+                f"The demo model can't be written to {cache} ({error.strerror}): set IEI_CACHE_DIR to another folder."
+            ) from error
     return folder
 
 
-def _publish(folder: Path) -> None:
-    """Write aside, then rename: whoever else looks sees a whole model or none."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{VERSION}-", dir=folder.parent))
-    try:
-        write_demo(draft)
-        draft.rename(folder)
-    except OSError:
-        # A rename on a folder that is not empty fails: another process was first, with the same bytes.
-        if not (folder / "config.json").is_file():
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
 def write_demo(folder: Path) -> None:
-    """Write the model into `folder`: the same bytes wherever the same versions of numpy and safetensors make it."""
-    from transformers import ViTConfig, ViTModel
-
-    model = ViTModel(
-        ViTConfig(
-            hidden_size=192,
-            num_hidden_layers=4,
-            num_attention_heads=3,
-            intermediate_size=768,
-            image_size=224,
-            patch_size=16,
-        )
-    ).eval()
+    """Writes the model into `folder`: the same bytes wherever the same versions of numpy and transformers do it."""
+    model = transformers.ViTModel(transformers.ViTConfig(**CONFIG)).eval()
     rng = np.random.Generator(np.random.PCG64(SEED))
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
@@ -78,13 +74,27 @@ def write_demo(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2) + "\n")
 
 
-def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def _publish(folder: Path) -> None:
+    """Written aside and renamed: whoever else looks sees a whole model or none."""
+    draft = Path(tempfile.mkdtemp(prefix=f".{VERSION}-", dir=folder.parent))
+    try:
+        write_demo(draft)
+        draft.chmod(0o755)  # mkdtemp's folders are for one user only
+        draft.rename(folder)
+    except OSError:
+        # Another process was first: its folder is not empty, so the rename failed.
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Variance is kept from layer to layer, so that what differs between pictures is not drowned on its way up."""
     if name.endswith("bias"):
         return np.zeros(shape, np.float32)
     if len(shape) == 1:
         return np.ones(shape, np.float32)
-    if "embeddings" in name and "projection" not in name:
-        return rng.normal(0, 0.1, shape).astype(np.float32)
-    # Variance-preserving, so that what differs between pictures is not drowned on its way up.
-    fan_in = int(np.prod(shape[1:]))
-    return rng.normal(0, fan_in**-0.5, shape).astype(np.float32)
+    learned_tokens = "embeddings" in name and "projection" not in name
+    deviation = 0.1 if learned_tokens else float(np.prod(shape[1:])) ** -0.5
+    return rng.normal(0, deviation, shape).astype(np.float32)

@@ -87,6 +87,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def revision_of(folder: Path) -> str | None:
+    """The commit that a folder of the cache holds; None for other folders."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
 def _download(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
     try:
         found = HfApi().model_info(model_id, revision=revision)

@@ -11,7 +11,7 @@ from iei.errors import StartupError
 from iei.models.architectures import architecture_of
 from iei.models.demo import demo_folder
 from iei.models.device import Placement, place
-from iei.models.hub import fetch_checkpoint, read_config
+from iei.models.hub import fetch_checkpoint, read_config, revision_of
 from iei.models.preprocessor import read_geometry, read_preprocessor
 from iei.models.spec import POOLED, ImageTower, LoadRequest, ModelSpec
 from iei.models.vision import VisionModel
@@ -42,7 +42,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
     spec = ModelSpec(
         name=request.name,
         id=request.id,
-        revision=request.revision,
+        revision=revision_of(folder) or request.revision,
         model_type=model_type,
         device=str(placement.device),
         dtype=str(placement.dtype).removeprefix("torch."),
@@ -84,13 +84,13 @@ def _measure(image: VisionModel, placement: Placement) -> ImageTower:
 
 
 def _check_pooling(request: LoadRequest, tower: ImageTower) -> None:
-    if request.pooling in ("auto", *tower.outputs):
+    offered = [name for name in tower.outputs if name in POOLED]
+    if request.pooling in ("auto", *offered):
         return
     why = {
         "cls": "its architecture has no class token",
         "pooler": "its checkpoint has no weights for a pooling of its own",
     }.get(request.pooling, "it is not a pooling of images")
-    offered = ", ".join(name for name in tower.outputs if name in POOLED)
     raise StartupError(
-        f"{request.id} can't give the pooling {request.pooling}, {why}: set IEI_POOLING to one of {offered}."
+        f"{request.id} can't give the pooling {request.pooling}, {why}: set IEI_POOLING to one of {', '.join(offered)}."
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from iei.errors import StartupError
 from iei.models.architectures import Architecture
@@ -81,8 +82,11 @@ def _load(
                 **options,
             )
             return (module if placement.quantization != "none" else module.to(placement.device)), info
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise StartupError(f"{folder} can't be loaded as {architecture.model}: {_first_line(error)}") from error
+    except Exception as error:  # whatever a config or a file that nobody has checked makes transformers raise
+        raise StartupError(
+            f"{folder} can't be loaded as {architecture.model} ({_reason(error)}): "
+            "check that its config.json and its weights are whole and belong together."
+        ) from error
 
 
 def _config(folder: Path, architecture: Architecture) -> Any:
@@ -140,15 +144,16 @@ class _Stored:
                     return set(weights.keys())
             return set(torch.load(self.file, map_location="meta", weights_only=True))
         except Exception as error:
-            raise StartupError(f"{self.file} can't be read, download it again: {_first_line(error)}") from error
+            raise StartupError(f"{self.file} can't be read ({_reason(error)}): download or copy it again.") from error
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+def _reason(error: Exception) -> str:
+    """On one line, and not the essays that transformers writes."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …")
 
 
 @contextlib.contextmanager
