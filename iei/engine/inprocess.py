@@ -15,7 +15,7 @@ import numpy.typing as npt
 from iei.engine.api import Result
 from iei.engine.batcher import Batcher, Job
 from iei.engine.execute import Failure, Outcome, Task, execute
-from iei.engine.runtimes import Runtime
+from iei.engine.runtimes import DeviceLost, Runtime
 from iei.errors import BackendFailed, ModelNotFound, Overloaded, Unhealthy
 from iei.models.spec import Modality, ModelSpec
 
@@ -97,11 +97,18 @@ class InProcessEngine:
             for job in turn.expired:
                 self._resolve(job, Overloaded("this input waited for the model longer than it may"))
             if turn.batch:
-                started = time.monotonic()
-                tasks = [job.payload.task for job in turn.batch]
-                outcomes = execute(self._runtime, turn.batch[0].payload.modality, tasks)
-                for job, outcome in zip(turn.batch, outcomes, strict=True):
-                    self._resolve(job, _result(outcome, started - job.enqueued, time.monotonic() - started))
+                self._run_batch(turn.batch)
+
+    def _run_batch(self, batch: list[Job[Waiting]]) -> None:
+        started = time.monotonic()
+        try:
+            outcomes = execute(self._runtime, batch[0].payload.modality, [job.payload.task for job in batch])
+        except DeviceLost as error:  # nobody restarts this process: say so to whoever asks
+            for job in batch:
+                self._resolve(job, Unhealthy(f"the device is lost, this process has to be restarted: {error}"))
+            return
+        for job, outcome in zip(batch, outcomes, strict=True):
+            self._resolve(job, _result(outcome, started - job.enqueued, time.monotonic() - started))
 
     def _resolve(self, job: Job[Waiting], result: Result | Exception) -> None:
         def on_loop() -> None:

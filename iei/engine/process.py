@@ -41,7 +41,7 @@ from iei.engine.frames import (
     Submit,
     outputs_named,
 )
-from iei.engine.residents import Residents
+from iei.engine.residents import Load, Residents, load_torch
 from iei.engine.runtimes import DeviceLost, Runtime
 from iei.errors import StartupError
 from iei.models.spec import MODALITIES
@@ -103,7 +103,7 @@ class Connection:
 
 
 class EngineProcess:
-    def __init__(self, config: EngineConfig, listener: socket.socket) -> None:
+    def __init__(self, config: EngineConfig, listener: socket.socket, load: Load = load_torch) -> None:
         self._config = config
         self._selector = selectors.DefaultSelector()
         self._listener = listener
@@ -112,7 +112,7 @@ class EngineProcess:
         self._wakeup, self._wakeup_sender = socket.socketpair()
         self._wakeup.setblocking(False)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._model_arrived)
-        self._residents = Residents(config.models, config.max_loaded, wake=lambda: self._wakeup_sender.send(b"\0"))
+        self._residents = Residents(config.models, config.max_loaded, lambda: self._wakeup_sender.send(b"\0"), load)
         self._parked: defaultdict[int, list[tuple[Connection, Submit]]] = defaultdict(list)
         self._batcher: Batcher[Payload] | None = None
 

@@ -19,16 +19,29 @@ from iei.models.spec import LoadRequest
 log = logging.getLogger("iei.engine")
 
 
+Load = Callable[[LoadRequest], Runtime]
+
+
+def load_torch(request: LoadRequest) -> Runtime:
+    # torch and transformers take seconds to import and must be in no process that only reads this module.
+    from iei.engine.runtimes import torch
+
+    return torch.load(request)
+
+
 class Residents:
     """
     Args:
         wake: called from the loading thread when `collect` has something to give.
     """
 
-    def __init__(self, requests: Sequence[LoadRequest], max_loaded: int, wake: Callable[[], object]) -> None:
+    def __init__(
+        self, requests: Sequence[LoadRequest], max_loaded: int, wake: Callable[[], object], load: Load = load_torch
+    ) -> None:
         self._requests = requests
         self._max_loaded = max_loaded
         self._wake = wake
+        self._load = load
         self._loaded: OrderedDict[int, Runtime] = OrderedDict()
         self._loading: set[int] = set()
         self._orders: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -48,20 +61,7 @@ class Residents:
         Raises:
             StartupError: one sentence that says why not.
         """
-        # torch and transformers take seconds to import and must be in no process that only reads this module.
-        from iei.engine.runtimes import torch
-
-        request = self._requests[index]
-        started = time.monotonic()
-        runtime = torch.load(request)
-        log.info(
-            "%s is loaded: %s, %s, %.1f s",
-            request.name,
-            runtime.spec.device,
-            runtime.spec.dtype,
-            time.monotonic() - started,
-        )
-        self._loaded[index] = runtime
+        runtime = self._loaded[index] = self._timed_load(index)
         return runtime
 
     def request(self, index: int) -> None:
@@ -94,12 +94,18 @@ class Residents:
         while True:
             index = self._orders.get()
             try:
-                from iei.engine.runtimes import torch
-
-                self._arrivals.put((index, torch.load(self._requests[index])))
+                self._arrivals.put((index, self._timed_load(index)))
             except StartupError as error:
                 self._arrivals.put((index, str(error)))
             except Exception as error:
                 log.exception("loading %s failed", self._requests[index].name)
                 self._arrivals.put((index, f"{self._requests[index].name} can't be loaded: {error}"))
             self._wake()
+
+    def _timed_load(self, index: int) -> Runtime:
+        request = self._requests[index]
+        started = time.monotonic()
+        runtime = self._load(request)
+        spec = runtime.spec
+        log.info("%s is loaded: %s, %s, %.1f s", request.name, spec.device, spec.dtype, time.monotonic() - started)
+        return runtime

@@ -1,0 +1,57 @@
+"""An engine process whose model is `KnownRuntime`: `python -m tests.engine.known_engine LISTEN_FD`.
+
+Everything about it is the real thing but the model, which some pictures make misbehave.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from iei.engine.config import EngineConfig
+from iei.engine.process import EngineProcess
+from iei.engine.runtimes import Input
+from iei.errors import StartupError
+from iei.models.spec import LoadRequest
+from iei.telemetry import logs
+from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
+
+DEADLY, FAILING, SLOW = 66, 67, 68
+SLOW_S = 0.4
+MODELS = ("known", "second", "third", "broken")
+
+
+def misbehave(batch: Sequence[Input]) -> None:
+    values = {int(each[0, 0, 0]) for each in batch}
+    if DEADLY in values:
+        os._exit(1)
+    if FAILING in values:
+        raise RuntimeError("no")
+    if SLOW in values:
+        time.sleep(SLOW_S)
+
+
+def load(request: LoadRequest) -> KnownRuntime:
+    if request.name == "broken":
+        raise StartupError("broken can't be loaded: it is broken.")
+    if request.name != "known":
+        time.sleep(SLOW_S)
+    runtime = KnownRuntime(misbehave)
+    runtime.spec = replace(SPEC, name=request.name, id=request.id)
+    return runtime
+
+
+def main() -> None:
+    logs.configure("info")
+    config = EngineConfig(tuple(LoadRequest(name, name) for name in MODELS), max_loaded=2)
+    engine = EngineProcess(config, socket.socket(fileno=int(sys.argv[1])), load)
+    engine.load_first()
+    engine.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

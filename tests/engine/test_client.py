@@ -1,0 +1,291 @@
+"""A worker's end and the engine's end of the wire, in two real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iei.engine.api import Result
+from iei.engine.client import EngineClient
+from iei.engine.frames import FRAME_BYTES, Hello, Kind, Submit
+from iei.engine.launch import EngineAddress
+from iei.errors import BackendFailed, ModelNotFound, Overloaded, Unhealthy
+from tests.engine.known_engine import DEADLY, FAILING, MODELS, SLOW, SLOW_S
+from tests.engine.runtimes_for_tests import SPEC, picture
+
+
+class KnownEngines:
+    """Starts a new engine whenever one ends, as the supervisor does."""
+
+    def __init__(self, path: Path) -> None:
+        self.address = EngineAddress(path, SPEC)
+        self.started = 0
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        self._listener.listen(16)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._keep_running)
+        self._thread.start()
+
+    def _keep_running(self) -> None:
+        fd = self._listener.fileno()
+        while not self._stopping:
+            self.process = subprocess.Popen([sys.executable, "-m", "tests.engine.known_engine", str(fd)], pass_fds=[fd])
+            self.started += 1
+            self.process.wait()
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.kill()
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Iterator[KnownEngines]:
+    engines = KnownEngines(tmp_path / "engine.sock")
+    yield engines
+    engines.stop()
+
+
+@contextlib.asynccontextmanager
+async def connected(engines: KnownEngines, arena_bytes: int = 2**20) -> AsyncIterator[EngineClient]:
+    client = EngineClient([engines.address], MODELS, arena_bytes)
+    await client.start()
+    await until(lambda: client.ready)
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
+            await asyncio.sleep(0.005)
+
+
+def ask(
+    client: EngineClient, value: int, outputs: Sequence[str] = ("mean",), within_s: float = 30
+) -> Awaitable[Result]:
+    return client.run(SPEC, "image", picture(value), outputs, deadline=time.monotonic() + within_s)
+
+
+def ask_all(client: EngineClient, values: Sequence[int]) -> list[asyncio.Task[Result]]:
+    return [asyncio.ensure_future(ask(client, value)) for value in values]
+
+
+def assert_answered(value: int, result: Result | BaseException) -> None:
+    assert isinstance(result, Result), result
+    np.testing.assert_array_equal(result.outputs["mean"], [value] * 3)
+
+
+def test_every_job_gets_its_own_answer(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            values = [value for value in range(200) if value not in (DEADLY, FAILING, SLOW)]
+            for value, result in zip(values, await asyncio.gather(*ask_all(client, values)), strict=True):
+                assert_answered(value, result)
+
+    asyncio.run(scenario())
+
+
+def test_outputs_come_by_name_and_shape(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            result = await ask(client, 9, ("tokens", "mean"))
+            assert result.outputs["mean"].shape == (3,)
+            assert result.outputs["tokens"].shape == (4, 3)
+            assert result.outputs["tokens"].dtype == np.float32
+
+    asyncio.run(scenario())
+
+
+def test_more_jobs_than_the_arena_holds_wait_their_turn(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines, arena_bytes=4096) as client:
+            for value, result in enumerate(await asyncio.gather(*ask_all(client, range(60)))):
+                assert_answered(value, result)
+
+    asyncio.run(scenario())
+
+
+def test_a_failing_input_fails_alone(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            results = await asyncio.gather(*ask_all(client, [SLOW, 1, FAILING, 2]), return_exceptions=True)
+            assert isinstance(results[2], BackendFailed)
+            assert_answered(1, results[1])
+            assert_answered(2, results[3])
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_is_killed_costs_no_answers(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            tasks = ask_all(client, [SLOW, *range(20)])
+            await asyncio.sleep(SLOW_S / 2)
+            engines.kill()
+            for value, result in zip([SLOW, *range(20)], await asyncio.gather(*tasks), strict=True):
+                assert_answered(value, result)
+            assert engines.started == 2
+
+    asyncio.run(scenario())
+
+
+def test_an_input_that_kills_engines_is_given_up_and_its_company_is_not(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            blocker, *tasks = ask_all(client, [SLOW, 1, 2, DEADLY, 3, *range(10, 20)])
+            results = await asyncio.gather(blocker, *tasks, return_exceptions=True)
+            deadly = results.pop(3)
+            assert isinstance(deadly, Unhealthy)
+            assert "died twice" in str(deadly)
+            for value, result in zip([SLOW, 1, 2, 3, *range(10, 20)], results, strict=True):
+                assert_answered(value, result)
+            assert engines.started == 3
+            assert_answered(5, await ask(client, 5))
+
+    asyncio.run(scenario())
+
+
+def test_what_waited_too_long_is_not_run(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            slow = asyncio.ensure_future(ask(client, SLOW))
+            await asyncio.sleep(SLOW_S / 4)
+            with pytest.raises(Overloaded, match="IEI_REQUEST_TIMEOUT_S"):
+                await ask(client, DEADLY, within_s=SLOW_S / 4)
+            assert_answered(SLOW, await slow)
+            assert engines.started == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_nobody_waits_for_is_not_run_and_gives_its_slot_back(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines, arena_bytes=4096) as client:
+            slow = asyncio.ensure_future(ask(client, SLOW))
+            await asyncio.sleep(SLOW_S / 4)
+            unwanted = ask_all(client, [DEADLY] * 4)
+            await asyncio.sleep(0.02)
+            for task in unwanted:
+                task.cancel()
+            assert_answered(SLOW, await slow)
+            for value, result in enumerate(await asyncio.gather(*ask_all(client, range(30)))):
+                assert_answered(value, result)
+            assert engines.started == 1
+
+    asyncio.run(scenario())
+
+
+def test_without_an_engine_jobs_wait_and_readiness_says_so(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            os.kill(engines.process.pid, signal.SIGKILL)
+            await until(lambda: not client.ready)
+            assert_answered(3, await ask(client, 3))
+            assert client.ready
+
+    asyncio.run(scenario())
+
+
+def test_a_dead_worker_is_forgotten_and_others_are_served(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            other = EngineClient([engines.address], MODELS, 2**20)
+            await other.start()
+            await until(lambda: other.ready)
+            lost = ask_all(other, [SLOW, 1, 2])
+            await asyncio.sleep(SLOW_S / 4)
+            await other.stop()
+            assert_answered(7, await ask(client, 7))
+            for task in lost:
+                task.cancel()
+            await asyncio.gather(*lost, return_exceptions=True)
+            assert engines.started == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\xff" * FRAME_BYTES,
+        Submit(Kind.SUBMIT, 1, model=99).pack(),
+        Submit(Kind.SUBMIT, 1, shape=(8, 8, 3), slot=2**40, input_bytes=192, output_bytes=64).pack(),
+        Submit(Kind.SUBMIT, 1, shape=(8, 8, 3), input_bytes=192, output_bytes=2**40).pack(),
+        Submit(Kind.SUBMIT, 1, shape=(8, 8, 3), input_bytes=1, output_bytes=64).pack(),
+        Submit(Kind.SUBMIT, 1, shape=(8, 8, 3), dtype=200, input_bytes=192, output_bytes=64).pack(),
+    ],
+    ids=["noise", "model", "slot", "output", "shape", "dtype"],
+)
+def test_a_frame_that_makes_no_sense_closes_its_connection_only(engines: KnownEngines, frame: bytes) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+                stranger.connect(str(engines.address.path))
+                arena = os.memfd_create("arena")
+                os.ftruncate(arena, 4096)
+                socket.send_fds(stranger, [Hello(4096, os.getpid()).pack()], [arena])
+                os.close(arena)
+                stranger.settimeout(10)
+                assert len(stranger.recv(FRAME_BYTES)) == FRAME_BYTES
+                stranger.sendall(frame)
+                assert stranger.recv(FRAME_BYTES) == b""
+            assert_answered(4, await ask(client, 4))
+            assert engines.started == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_second_model_is_loaded_when_it_is_asked_for_and_holds_up_nobody(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            deadline = time.monotonic() + 20
+            second = asyncio.ensure_future(client.describe("second", deadline=deadline))
+            await asyncio.sleep(0.02)
+            assert_answered(1, await ask(client, 1))
+            assert not second.done()
+            spec = await second
+            assert spec.name == "second"
+            assert_answered(2, await client.run(spec, "image", picture(2), ("mean",), deadline=deadline))
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_can_not_be_loaded_says_why(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            with pytest.raises(ModelNotFound, match="it is broken"):
+                await client.describe("broken", deadline=time.monotonic() + 20)
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_made_room_for_another_comes_back_when_needed(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            deadline = time.monotonic() + 20
+            specs = [await client.describe(name, deadline=deadline) for name in ("known", "second", "third")]
+            for spec in (*specs, *specs):  # two fit
+                result = await client.run(spec, "image", picture(8), ("mean",), deadline=deadline)
+                assert_answered(8, result)
+
+    asyncio.run(scenario())

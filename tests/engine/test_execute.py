@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from iei.engine.execute import Failure, Task, execute
+from iei.engine.runtimes import DeviceLost, Input
+from tests.engine.runtimes_for_tests import KnownRuntime, picture
+
+CULPRIT = 66
+
+
+def fails_on_the_culprit(batch: Sequence[Input]) -> None:
+    if any((each == CULPRIT).all() for each in batch):
+        raise RuntimeError("no kernel for this picture\nand a long story")
+
+
+def tasks(*values: int, outputs: tuple[str, ...] = ("mean",)) -> list[Task]:
+    return [Task(picture(value), outputs) for value in values]
+
+
+def test_each_task_gets_the_outputs_that_it_wanted_from_one_forward() -> None:
+    runtime = KnownRuntime()
+    mean, both = execute(runtime, "image", [*tasks(1), *tasks(2, outputs=("tokens", "mean"))])
+    assert runtime.batches == [2]
+    assert isinstance(mean, dict)
+    assert list(mean) == ["mean"]
+    assert isinstance(both, dict)
+    assert list(both) == ["tokens", "mean"]
+    np.testing.assert_array_equal(both["mean"], [2, 2, 2])
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_failing_batch_is_split_until_the_culprit_is_alone(place: int) -> None:
+    values = [1, 2, 3, 4]
+    values.insert(place, CULPRIT)
+    outcomes = execute(KnownRuntime(fails_on_the_culprit), "image", tasks(*values))
+    for value, outcome in zip(values, outcomes, strict=True):
+        if value == CULPRIT:
+            assert isinstance(outcome, Failure)
+            assert outcome.message.endswith("RuntimeError: no kernel for this picture")
+        else:
+            assert isinstance(outcome, dict)
+            np.testing.assert_array_equal(outcome["mean"], [value] * 3)
+
+
+def test_values_that_are_not_finite_are_a_failure_of_that_input_alone() -> None:
+    def run_with_nan(modality: str, batch: Sequence[Input], outputs: object) -> list[dict[str, object]]:
+        return [{"mean": np.array([1, np.nan if value[0, 0, 0] == CULPRIT else 1], np.float32)} for value in batch]
+
+    runtime = KnownRuntime()
+    runtime.run = run_with_nan  # type: ignore[method-assign,assignment]
+    good, bad = execute(runtime, "image", tasks(1, CULPRIT))
+    assert isinstance(good, dict)
+    assert isinstance(bad, Failure)
+    assert "not finite" in bad.message
+
+
+def test_a_lost_device_is_not_blamed_on_an_input() -> None:
+    def lose(batch: Sequence[Input]) -> None:
+        raise DeviceLost("the context is gone")
+
+    with pytest.raises(DeviceLost):
+        execute(KnownRuntime(lose), "image", tasks(1, 2))
