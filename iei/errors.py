@@ -15,6 +15,8 @@ class IEIError(Exception):
     status: int = 500
     error_type: str = "Backend"
     retry_after_s: int | None = None
+    field: str | None = None
+    """Name of the request's field that is to blame, where it is one."""
 
     @property
     def message(self) -> str:
@@ -41,6 +43,7 @@ class InvalidInputs(InvalidInput):
 
     def __init__(self, errors: Mapping[int, IEIError], field: str = "inputs") -> None:
         self.errors = dict(sorted(errors.items()))
+        self.field = field
         super().__init__("; ".join(f"{field}[{index}]: {error}" for index, error in self.errors.items()))
         # One kind of trouble keeps its own kind; a mixture is a validation error.
         kinds = {(error.status, error.error_type) for error in self.errors.values()}
@@ -52,6 +55,10 @@ class InvalidField(IEIError):
     """A field of the request has a wrong type or a value out of range, or there are too many inputs."""
 
     status, error_type = 422, "Validation"
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class MalformedBody(IEIError):

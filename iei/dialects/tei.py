@@ -5,7 +5,7 @@ Wire format: docs/api/iei.md.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter
@@ -14,38 +14,50 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei import __version__
-from iei.dialects.wire import documented, json_response, parsed, vectors_response
+from iei.dialects.items import input_of
+from iei.dialects.wire import SAMPLE, documented, json_response, parsed, vectors_response
 from iei.errors import IEIError, Unhealthy
-from iei.models.spec import Pooling
-from iei.service import Embedder, Embeddings, ImageInput, Options
+from iei.models.spec import Modality, Pooling
+from iei.service import Embedder, Options
 
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _lowered(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 class EmbedRequest(BaseModel):
-    model_config = ConfigDict(
-        use_attribute_docstrings=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "inputs": [
-                        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4cWMSAAT4Ao1pg1fHAAAAAElFTkSuQmCC"
-                    ]
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     inputs: Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
-    """Images: base64 or data URIs; one, or a list."""
+    """Images (base64, data URIs or URLs) or texts; one, or a list."""
     normalize: bool | None = None
-    """Divide each vector by its L2 norm. Default: IEI_NORMALIZE."""
+    """Divide each vector by its L2 norm. Default: IEI_NORMALIZE, and for texts what the model's own pipeline does."""
     pooling: Pooling | None = None
     """How tokens become one vector. Default: IEI_POOLING, or else `mean` for images and a text model's own."""
     dimensions: int | None = Field(None, ge=1)
     """Keep this many leading values (before normalising)."""
+    modality: Modality | None = None
+    """What the inputs are, for a model that takes both. Default: data URIs of images are images, the rest is text."""
+    truncate: bool | None = None
+    """Cut texts that are too long, instead of refusing them."""
+    truncation_direction: Annotated[Literal["left", "right"], BeforeValidator(_lowered)] | None = None
+    """The end at which texts are cut. Default: right."""
+    prompt_name: str | None = None
+    """One of the model's prompts, put before each text. Images have none."""
+
+    def options(self, outputs: tuple[str, ...]) -> Options:
+        return Options(
+            outputs=outputs,
+            normalize=self.normalize,
+            dimensions=self.dimensions,
+            truncate=self.truncate,
+            truncation_direction=self.truncation_direction or "right",
+            prompt_name=self.prompt_name,
+        )
 
 
 def error_body(error: IEIError) -> bytes:
@@ -56,26 +68,26 @@ def error_body(error: IEIError) -> bytes:
 def router(embedder: Embedder) -> APIRouter:
     routes = APIRouter(tags=["IEI and text-embeddings-inference"])
 
-    async def embedded(request: Request, outputs: tuple[str, ...] | None = None) -> Embeddings:
-        body = await parsed(request, EmbedRequest)
-        options = Options(
-            outputs=outputs or (body.pooling or "default",),
-            normalize=body.normalize,
-            dimensions=body.dimensions,
-        )
-        return await embedder.embed([ImageInput(item) for item in body.inputs], options)
+    async def embedded(body: EmbedRequest, outputs: tuple[str, ...]) -> Response:
+        spec = await embedder.describe()
+        inputs = [input_of(item, spec, body.modality) for item in body.inputs]
+        embeddings = await embedder.embed(inputs, body.options(outputs))
+        return await vectors_response([item.vector for item in embeddings.items], embeddings)
 
-    @routes.post("/embed", openapi_extra=documented(EmbedRequest), response_model=list[list[float]])
+    @routes.post("/embed", openapi_extra=documented(EmbedRequest, _EXAMPLES), response_model=list[list[float]])
+    @routes.post("/", openapi_extra=documented(EmbedRequest, _EXAMPLES), response_model=list[list[float]])
+    @routes.post("/invocations", openapi_extra=documented(EmbedRequest, _EXAMPLES), response_model=list[list[float]])
     async def embed(request: Request) -> Response:
-        """One vector per image, in the order of the inputs."""
-        embeddings = await embedded(request)
-        return await vectors_response([item.vector for item in embeddings.items], embeddings)
+        """One vector per input, in the order of the inputs."""
+        body = await parsed(request, EmbedRequest)
+        return await embedded(body, (body.pooling or "default",))
 
-    @routes.post("/embed_all", openapi_extra=documented(EmbedRequest), response_model=list[list[list[float]]])
+    @routes.post(
+        "/embed_all", openapi_extra=documented(EmbedRequest, _EXAMPLES), response_model=list[list[list[float]]]
+    )
     async def embed_all(request: Request) -> Response:
-        """One vector per token (class, register and patch tokens, or spatial positions) of each image."""
-        embeddings = await embedded(request, ("tokens",))
-        return await vectors_response([item.vector for item in embeddings.items], embeddings)
+        """One vector per token of each input: class, register and patch tokens, or positions, or tokens of a text."""
+        return await embedded(await parsed(request, EmbedRequest), ("tokens",))
 
     @routes.get("/info", response_model=dict[str, Any])
     async def info() -> Response:
@@ -117,3 +129,9 @@ def router(embedder: Embedder) -> APIRouter:
         return json_response(b'{"message":"pong"}')
 
     return routes
+
+
+_EXAMPLES = {
+    "one image": {"inputs": SAMPLE},
+    "two images, each vector of length 1": {"inputs": [SAMPLE, SAMPLE], "normalize": True},
+}

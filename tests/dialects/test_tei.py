@@ -1,0 +1,125 @@
+"""IEI's own routes and text-embeddings-inference's, as their clients use them."""
+
+from __future__ import annotations
+
+import httpx
+import numpy as np
+import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
+
+from tests.pictures import base64_of, data_uri, jpeg, png
+from tests.servers import Server
+
+DIM = 192
+FIRST, SECOND = base64_of(jpeg(name="chelsea")), base64_of(jpeg(name="coffee"))
+
+
+def post(server: Server, path: str, body: object) -> httpx.Response:
+    return httpx.post(server.url + path, json=body, timeout=60)
+
+
+def test_original_client_gets_a_list_of_vectors_in_order(demo_server: Server) -> None:
+    """As the original IEI's example client reads it: `response.json()` is the list."""
+    both = post(demo_server, "/embed", {"inputs": [FIRST, SECOND]}).json()
+    alone = [post(demo_server, "/embed", {"inputs": image}).json() for image in (FIRST, SECOND)]
+    assert [len(vector) for vector in both] == [DIM, DIM]
+    assert np.allclose(both, [vectors[0] for vectors in alone], atol=1e-5)
+    assert not np.allclose(both[0], both[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("path", ["/", "/invocations"])
+def test_sagemaker_routes_are_embed(demo_server: Server, path: str) -> None:
+    body = {"inputs": [FIRST], "normalize": True, "pooling": "cls"}
+    assert np.allclose(post(demo_server, path, body).json(), post(demo_server, "/embed", body).json(), atol=1e-5)
+
+
+def test_fields_of_the_request_count(demo_server: Server) -> None:
+    plain, cut, normalized = (
+        np.array(post(demo_server, "/embed", {"inputs": FIRST, **fields}).json()[0])
+        for fields in ({}, {"dimensions": 10}, {"dimensions": 10, "normalize": True})
+    )
+    assert np.allclose(cut, plain[:10], atol=1e-5)
+    assert np.allclose(normalized, cut / np.linalg.norm(cut), atol=1e-5)
+
+
+def test_unknown_fields_and_those_for_texts_are_ignored(demo_server: Server) -> None:
+    fields = {"truncate": True, "truncation_direction": "Right", "prompt_name": "query", "wait_for_model": True}
+    with_fields = post(demo_server, "/embed", {"inputs": FIRST, **fields})
+    assert with_fields.status_code == 200
+    assert np.allclose(with_fields.json(), post(demo_server, "/embed", {"inputs": FIRST}).json(), atol=1e-5)
+
+
+def test_all_tokens(demo_server: Server) -> None:
+    tokens = np.array(post(demo_server, "/embed_all", {"inputs": [data_uri(png(), "image/png")]}).json())
+    mean = post(demo_server, "/embed", {"inputs": [base64_of(png())]}).json()
+    assert tokens.shape == (1, 197, DIM)
+    assert np.allclose(tokens.mean(axis=1), mean, atol=1e-5)
+
+
+def test_timings_are_in_the_headers(demo_server: Server) -> None:
+    headers = post(demo_server, "/embed", {"inputs": FIRST}).headers
+    times = {name: float(headers[f"x-{name}-time"]) for name in ("total", "preprocess", "queue", "inference")}
+    assert times["total"] >= times["inference"] > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error_type"),
+    [
+        ({"inputs": []}, 400, "Empty"),
+        ({"inputs": ""}, 400, "Empty"),
+        ({"inputs": [FIRST, "bm90IGFuIGltYWdl"]}, 400, "Validation"),
+        ({"inputs": [FIRST, "not base64!"]}, 400, "Validation"),
+        ({}, 422, "Validation"),
+        ({"inputs": [1]}, 422, "Validation"),
+        ({"inputs": FIRST, "normalize": "perhaps"}, 422, "Validation"),
+        ({"inputs": FIRST, "pooling": "best"}, 422, "Validation"),
+        ({"inputs": FIRST, "pooling": "last"}, 422, "Validation"),
+        ({"inputs": FIRST, "dimensions": DIM + 1}, 422, "Validation"),
+        ({"inputs": FIRST, "modality": "text"}, 422, "Validation"),
+        ({"inputs": [FIRST[:100]] * 1025}, 422, "Validation"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_errors(demo_server: Server, body: object, status: int, error_type: str) -> None:
+    response = post(demo_server, "/embed", body)
+    error = response.json()
+    assert response.status_code == status
+    assert error["error_type"] == error_type
+    assert error["error"] == error["detail"] != ""
+
+
+def test_every_bad_input_is_named(demo_server: Server) -> None:
+    error = post(demo_server, "/embed", {"inputs": ["####", FIRST, "AAAA"]}).json()["error"]
+    assert "inputs[0]: " in error
+    assert "inputs[1]: " not in error
+    assert "inputs[2]: " in error
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status"),
+    [(b"{", "application/json", 400), (b"\xff{}", "application/json", 400), (b"{}", "text/plain", 415)],
+)
+def test_bodies_that_are_not_json(demo_server: Server, content: bytes, content_type: str, status: int) -> None:
+    response = httpx.post(demo_server.url + "/embed", content=content, headers={"content-type": content_type})
+    assert response.status_code == status
+    assert response.json()["error_type"] == "Validation"
+
+
+def test_info_and_health(demo_server: Server) -> None:
+    info = httpx.get(demo_server.url + "/info").json()
+    assert info["model_id"] == "demo"
+    assert info["dim"] == DIM
+    assert info["max_inputs"] == 1024
+    assert httpx.get(demo_server.url + "/health").json() == {"message": "OK"}
+    assert httpx.get(demo_server.url + "/nowhere").json()["error_type"] == "Validation"
+
+
+def test_inference_client_of_the_hub(demo_server: Server) -> None:
+    client = InferenceClient(base_url=demo_server.url)
+    vectors = client.feature_extraction(FIRST, normalize=True, truncate=True)
+    assert vectors.shape == (1, DIM)
+    assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5)
+    assert np.allclose(client.feature_extraction([FIRST, SECOND], normalize=True)[0], vectors[0], atol=1e-5)
+    with pytest.raises(HfHubHTTPError, match="not base64"):
+        client.feature_extraction("no picture!")
