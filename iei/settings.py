@@ -28,8 +28,18 @@ class Settings(BaseSettings):
         frozen=True, populate_by_name=True, use_attribute_docstrings=True, env_ignore_empty=True
     )
 
-    model: str = setting("google/vit-base-patch16-224", "IMAGE_EMBEDDING_MODEL", "IEI_MODEL")
+    model: str = setting("google/vit-base-patch16-224", "IMAGE_EMBEDDING_MODEL", "IEI_MODEL", "MODEL_ID")
     """Hub id or local folder of the model, or `demo` for the built-in untrained one."""
+    model_name: str | None = setting(None, "IEI_MODEL_NAME", "MODEL_NAME")
+    """What clients call the model. Default: its id, or the last part of its folder."""
+    models: str = setting("", "IEI_MODELS")
+    """Several models instead: `name=id-or-folder` or just ids, with commas between. The first is the default."""
+    supported_models: Path = setting(Path("supported_models.txt"), "IEI_SUPPORTED_MODELS")
+    """A file with more models that may be served, one id a line, `#` for comments. Used if it is there."""
+    max_loaded_models: int = setting(2, "IEI_MAX_LOADED_MODELS", ge=1)
+    """Most models in memory at a time: the least recently used one makes room for one that is asked for."""
+    load_at_start: Literal["first", "all"] = setting("first", "IEI_LOAD_AT_START")
+    """Which models are loaded before the server starts: the default one, or all (as many as may be loaded)."""
     revision: str | None = setting(None, "IEI_REVISION")
     """Branch, tag or commit of the model on the hub."""
     workers: int = setting(4, "IEI_WORKERS", ge=1)
@@ -45,14 +55,20 @@ class Settings(BaseSettings):
     """Most inputs in one forward. 0: the device's default (8 on a CPU, 64 on a GPU)."""
     threads: int = setting(0, "IEI_THREADS", ge=0)
     """CPU threads of one forward. 0: as many as there are cores."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = setting("auto", "IEI_ATTENTION")
+    """Implementation of attention. `auto`: `sdpa` where the model has it."""
+    quantization: Literal["none", "bitsandbytes-8bit", "bitsandbytes-4bit"] = setting("none", "IEI_QUANTIZATION")
+    """Precision of the weights in memory (CUDA only; needs the bitsandbytes package)."""
     allow_pickle: bool = setting(False, "IEI_ALLOW_PICKLE")
     """Where there are no safetensors, take `pytorch_model.bin` too, through torch's restricted unpickler."""
     engine_timeout_s: float = setting(300.0, "IEI_ENGINE_TIMEOUT_S", gt=0)
     """A forward that runs longer than this has hung: the engine is restarted."""
 
-    pooling: str = setting("auto", "IEI_POOLING", pattern="^(auto|cls|mean|patch_mean|max|last|pooler)$")
+    pooling: str = setting(
+        "auto", "IEI_POOLING", "POOLING_STRATEGY", pattern="^(auto|cls|mean|patch_mean|max|last|pooler)$"
+    )
     """Pooling of requests that name none. `auto`: `mean` for images, the checkpoint's own for texts."""
-    normalize: bool = setting(False, "IEI_NORMALIZE")
+    normalize: bool = setting(False, "IEI_NORMALIZE", "NORMALIZE_EMBEDDINGS")
     """Whether `/embed` divides vectors by their L2 norm when the request does not say."""
 
     concurrency_level: int = setting(1000, "IEI_CONCURRENCY_LEVEL", "IEI_CONCURRENCY", ge=1)
@@ -90,6 +106,10 @@ class Settings(BaseSettings):
     """How much is logged."""
     cache_dir: Path | None = setting(None, "IEI_CACHE_DIR")
     """Where the demo model is kept. Default: `~/.cache/iei`. (Downloads from the hub go where `HF_HOME` says.)"""
+
+    def is_set(self, name: str) -> bool:
+        """Whether somebody chose this setting's value, in the environment or by a flag."""
+        return name in self.model_fields_set
 
     @property
     def devices(self) -> list[str]:

@@ -40,7 +40,7 @@ class Engine(Protocol):
         """The model of that served name, loaded first if it must be.
 
         Raises:
-            ModelNotFound: it can't be loaded.
+            BackendFailed: it can't be loaded.
             Overloaded, Unhealthy: as for `run`.
         """
         ...

@@ -37,7 +37,7 @@ from iei.engine.frames import (
     outputs_named,
 )
 from iei.engine.launch import EngineAddress, LaunchedEngine
-from iei.errors import BackendFailed, IEIError, ModelNotFound, Overloaded, Unhealthy
+from iei.errors import BackendFailed, IEIError, Overloaded, Unhealthy
 from iei.models.catalog import catalog
 from iei.models.spec import MODALITIES, POOLED, ImageTower, Modality, ModelSpec
 from iei.settings import Settings
@@ -317,7 +317,7 @@ _STATUS_ERRORS: dict[Status, type[IEIError]] = {
     Status.FAILED: BackendFailed,
     Status.CANCELLED: Overloaded,
     Status.EXPIRED: Overloaded,
-    Status.UNAVAILABLE: ModelNotFound,
+    Status.UNAVAILABLE: BackendFailed,
 }
 _STATUS_TEXTS = {
     Status.CANCELLED: "the job was cancelled",

@@ -18,6 +18,8 @@ class EngineConfig:
     """What may be loaded. Frames name models by their place here; the first is loaded before anything is served."""
     max_loaded: int = 1
     """Most models in memory at a time; the least recently used one makes room."""
+    at_start: int = 1
+    """How many of `models`, from the first on, are loaded before anything is served."""
     timeout_s: float = 300.0
     """A forward that runs longer has hung, and the process is replaced."""
     log_level: LogLevel = "info"

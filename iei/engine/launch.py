@@ -112,5 +112,9 @@ def launch_engines(settings: Settings) -> list[LaunchedEngine]:
 
 def engine_config(settings: Settings, device: str) -> EngineConfig:
     return EngineConfig(
-        models=load_requests(settings, device), timeout_s=settings.engine_timeout_s, log_level=settings.log_level
+        models=load_requests(settings, device),
+        max_loaded=settings.max_loaded_models,
+        at_start=settings.max_loaded_models if settings.load_at_start == "all" else 1,
+        timeout_s=settings.engine_timeout_s,
+        log_level=settings.log_level,
     )

@@ -117,12 +117,13 @@ class EngineProcess:
         self._batcher: Batcher[Payload] | None = None
 
     def load_first(self) -> Runtime:
-        """The default model, before anything is served.
+        """The models that are there from the start; returns the default one.
 
         Raises:
-            StartupError: it can't be loaded.
+            StartupError: one of them can't be loaded.
         """
-        runtime = self._residents.load_now(0)
+        count = min(self._config.at_start, len(self._config.models))
+        runtime, *_ = [self._residents.load_now(index) for index in range(count)]
         self._batcher = Batcher(runtime.max_batch)
         return runtime
 

@@ -19,6 +19,9 @@ from iei.models.spec import LoadRequest
 log = logging.getLogger("iei.engine")
 
 
+RETRY_AFTER_S = 30.0
+"""A model that could not be loaded is not tried again before."""
+
 Load = Callable[[LoadRequest], Runtime]
 
 
@@ -44,6 +47,7 @@ class Residents:
         self._load = load
         self._loaded: OrderedDict[int, Runtime] = OrderedDict()
         self._loading: set[int] = set()
+        self._failures: dict[int, tuple[float, str]] = {}
         self._orders: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._arrivals: queue.SimpleQueue[tuple[int, Runtime | str]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -67,6 +71,12 @@ class Residents:
     def request(self, index: int) -> None:
         """Has the model loaded in the background; `collect` tells when. Asking twice loads once."""
         if index in self._loading:
+            return
+        failed_at, message = self._failures.get(index, (-RETRY_AFTER_S, ""))
+        if time.monotonic() - failed_at < RETRY_AFTER_S:  # a missing file or a hub that is down won't be back so soon
+            self._loading.add(index)
+            self._arrivals.put((index, message))
+            self._wake()
             return
         self._loading.add(index)
         self._orders.put(index)
@@ -96,11 +106,15 @@ class Residents:
             try:
                 self._arrivals.put((index, self._timed_load(index)))
             except StartupError as error:
-                self._arrivals.put((index, str(error)))
+                self._fail(index, str(error))
             except Exception as error:
                 log.exception("loading %s failed", self._requests[index].name)
-                self._arrivals.put((index, f"{self._requests[index].name} can't be loaded: {error}"))
+                self._fail(index, f"{self._requests[index].name} can't be loaded: {error}")
             self._wake()
+
+    def _fail(self, index: int, message: str) -> None:
+        self._failures[index] = (time.monotonic(), message)
+        self._arrivals.put((index, message))
 
     def _timed_load(self, index: int) -> Runtime:
         request = self._requests[index]

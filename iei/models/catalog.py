@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from iei.errors import ModelNotFound
+from iei.errors import ModelNotFound, StartupError
 from iei.models.spec import LoadRequest
 from iei.settings import Settings
+
+MOUNTED = Path("/mnt/models")
+"""Where KServe puts the model that it has fetched. It is served when no model is named."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,27 @@ class Catalog:
             return name
         if name in self.ids:
             return self.names[self.ids.index(name)]
-        raise ModelNotFound(f"model {name!r} is not served here; served: {', '.join(self.names)}")
+        raise ModelNotFound(f"model {name[:100]!r} is not served here; served: {', '.join(self.names)}")
 
 
-def catalog(settings: Settings) -> Catalog:
-    return Catalog((served_name(settings.model),), (settings.model,))
+def catalog(settings: Settings, mounted: Path = MOUNTED) -> Catalog:
+    """What the settings allow: `models`, or else `model`; and then whatever the allow-list file adds.
+
+    Raises:
+        StartupError: two models have the same name, or a name has no model.
+    """
+    named = [_name_and_id(entry) for entry in _entries(settings.models.replace(",", "\n"))]
+    listed = [_name_and_id(entry) for entry in _entries(_text_of(settings.supported_models))]
+    if not named and (settings.is_set("model") or not listed):
+        model_id = settings.model
+        if not settings.is_set("model") and (mounted / "config.json").is_file():
+            model_id = str(mounted)
+        named = [(settings.model_name or served_name(model_id), model_id)]
+    named += [entry for entry in listed if entry not in named]
+    names = [name for name, _ in named]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise StartupError(f"Two models are called {', '.join(sorted(twice))}: give one another name (name=id).")
+    return Catalog(tuple(names), tuple(model_id for _, model_id in named))
 
 
 def load_requests(settings: Settings, device: str) -> tuple[LoadRequest, ...]:
@@ -47,6 +67,8 @@ def load_requests(settings: Settings, device: str) -> tuple[LoadRequest, ...]:
             device=device,
             dtype=settings.dtype,
             pooling=settings.pooling,
+            attention=settings.attention,
+            quantization=settings.quantization,
             threads=settings.threads,
             max_batch=settings.max_batch,
             allow_pickle=settings.allow_pickle,
@@ -59,3 +81,22 @@ def load_requests(settings: Settings, device: str) -> tuple[LoadRequest, ...]:
 def served_name(model_id: str) -> str:
     """A hub id is its own name; a folder goes by its last part, as its path is nobody else's business."""
     return Path(model_id).resolve().name if Path(model_id).is_dir() else model_id
+
+
+def _entries(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        if entry := line.partition("#")[0].strip():
+            yield entry
+
+
+def _text_of(file: Path) -> str:
+    return file.read_text() if file.is_file() else ""
+
+
+def _name_and_id(entry: str) -> tuple[str, str]:
+    name, equals, model_id = (part.strip() for part in entry.partition("="))
+    if not equals:
+        return served_name(entry), entry
+    if not name or not model_id:
+        raise StartupError(f"{entry!r} is no model: write name=id-or-folder, or just an id or a folder.")
+    return name, model_id

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iei.errors import ModelNotFound, StartupError
+from iei.models.catalog import Catalog, catalog, load_requests
+from iei.settings import Settings
+
+
+@pytest.fixture
+def allow_list(tmp_path: Path) -> Path:
+    file = tmp_path / "supported_models.txt"
+    file.write_text("# what we pay for\n\norg/small\n  org/large   # slow\nnick=org/third\n")
+    return file
+
+
+def test_one_model_goes_by_its_id() -> None:
+    assert catalog(Settings(model="org/vit")) == Catalog(("org/vit",), ("org/vit",))
+
+
+def test_a_folder_goes_by_its_last_part_and_its_path_stays_private(tmp_path: Path) -> None:
+    (tmp_path / "my-vit").mkdir()
+    assert catalog(Settings(model=str(tmp_path / "my-vit"))).names == ("my-vit",)
+
+
+def test_one_model_may_be_given_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_NAME", "custom-model")
+    monkeypatch.setenv("MODEL_ID", "org/vit")
+    assert catalog(Settings()) == Catalog(("custom-model",), ("org/vit",))
+
+
+def test_several_models_with_and_without_names() -> None:
+    served = catalog(Settings(models="a=org/one, org/two ,b = ./three"))
+    assert served == Catalog(("a", "org/two", "b"), ("org/one", "org/two", "./three"))
+
+
+def test_the_allow_list_adds_to_a_chosen_model_and_its_first_is_the_default_otherwise(allow_list: Path) -> None:
+    assert catalog(Settings(supported_models=allow_list)).names == ("org/small", "org/large", "nick")
+    assert catalog(Settings(supported_models=allow_list, model="org/large")).names == ("org/large", "org/small", "nick")
+
+
+def test_a_mounted_model_is_served_when_none_is_named(tmp_path: Path) -> None:
+    mounted = tmp_path / "models"
+    assert catalog(Settings(), mounted).ids == ("google/vit-base-patch16-224",)
+    mounted.mkdir()
+    (mounted / "config.json").write_text("{}")
+    assert catalog(Settings(), mounted).ids == (str(mounted),)
+    assert catalog(Settings(model_name="m"), mounted).names == ("m",)
+    assert catalog(Settings(model="org/vit"), mounted).ids == ("org/vit",)
+
+
+@pytest.mark.parametrize(("models", "fault"), [("a=x,a=y", "called a"), ("=x", "'=x'"), ("a=", "'a='")])
+def test_a_catalog_that_makes_no_sense_stops_the_start(models: str, fault: str) -> None:
+    with pytest.raises(StartupError, match=fault):
+        catalog(Settings(models=models))
+
+
+def test_clients_may_use_the_name_or_the_id_and_are_told_what_there_is() -> None:
+    served = Catalog(("a", "b"), ("org/one", "org/two"))
+    assert [served.resolve(name) for name in (None, "b", "org/two")] == ["a", "b", "b"]
+    with pytest.raises(ModelNotFound, match="'c' is not served here; served: a, b"):
+        served.resolve("c")
+
+
+def test_engines_are_told_the_models_in_the_same_order() -> None:
+    settings = Settings(models="a=org/one,b=org/two", dtype="float32")
+    assert [(each.name, each.id, each.dtype, each.device) for each in load_requests(settings, "cuda:1")] == [
+        ("a", "org/one", "float32", "cuda:1"),
+        ("b", "org/two", "float32", "cuda:1"),
+    ]
