@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # exported lazily: httpx2 by now
-from huggingface_hub.utils.tqdm import tqdm as hub_tqdm
 
 from iei.errors import StartupError
 from iei.models.architectures import architecture_of
+from iei.models.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -104,17 +103,20 @@ def _download(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
     files = [sibling.rfilename for sibling in found.siblings or ()]
     if "config.json" not in files:
         raise StartupError(f"{model_id} has no config.json on the hub: it is not a transformers model.")
-    config = Path(hf_hub_download(model_id, "config.json", revision=found.sha))
-    architecture_of(read_config(config.parent)["model_type"])
+    # By its name, not its commit: so the cache learns what the name means, for a start without the hub.
+    folder = Path(hf_hub_download(model_id, "config.json", revision=revision)).parent
+    architecture_of(read_config(folder)["model_type"])
     wanted = [*DESCRIPTIONS, *_weights(model_id, files, allow_pickle)]
-    return Path(snapshot_download(model_id, revision=found.sha, allow_patterns=wanted, tqdm_class=_progress()))
+    if all((folder / file).exists() for file in files if _match(file, wanted)):
+        return folder
+    return Path(snapshot_download(model_id, revision=folder.name, allow_patterns=wanted, tqdm_class=progress()))
 
 
 def _weights(model_id: str, files: list[str], allow_pickle: bool) -> tuple[str, ...]:
     """Patterns of the weights to take."""
-    if _any_match(files, SAFETENSORS):
+    if any(_match(file, SAFETENSORS) for file in files):
         return SAFETENSORS
-    if not _any_match(files, PICKLES):
+    if not any(_match(file, PICKLES) for file in files):
         raise StartupError(f"{model_id} has no model.safetensors on the hub: it holds no weights for transformers.")
     if not allow_pickle:
         raise StartupError(
@@ -124,30 +126,24 @@ def _weights(model_id: str, files: list[str], allow_pickle: bool) -> tuple[str, 
     return PICKLES
 
 
-def _any_match(files: list[str], patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(file, pattern) for file in files for pattern in patterns)
+def _match(file: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(file, pattern) for pattern in patterns)
 
 
 def _cached(model_id: str, revision: str | None, allow_pickle: bool, reason: Exception) -> Path:
     """The copy of an earlier start, when the hub can't be asked."""
-    wanted = [*DESCRIPTIONS, *SAFETENSORS, *(PICKLES if allow_pickle else ())]
-    folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted, local_files_only=True))
+    weights = [*SAFETENSORS, *(PICKLES if allow_pickle else ())]
+    wanted = [*DESCRIPTIONS, *weights]
+    try:
+        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        raise error from reason
+    if not any(_match(file.name, weights) for file in folder.iterdir()):
+        raise LocalEntryNotFoundError("An earlier download broke off before its weights.") from reason
     architecture_of(read_config(folder)["model_type"])
     if not isinstance(reason, OfflineModeIsEnabled):
         log.warning("%s can't be reached (%s): %s starts from the cache", constants.ENDPOINT, reason, model_id)
     return folder
-
-
-def _progress() -> type[hub_tqdm]:
-    """huggingface_hub's bars, which keep quiet where stderr is no terminal: in a log, a line now and then."""
-    if sys.stderr.isatty():
-        return hub_tqdm
-
-    class LogBar(hub_tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "disable": False, "mininterval": 10.0})  # type: ignore[no-untyped-call]
-
-    return LogBar
 
 
 def _explanation(error: Exception, model_id: str, revision: str | None) -> str:
@@ -157,7 +153,7 @@ def _explanation(error: Exception, model_id: str, revision: str | None) -> str:
         advice = _ADVICE_BY_STATUS.get(error.response.status_code, advice)
     if isinstance(error, LocalEntryNotFoundError) and constants.is_offline_mode():
         advice = _OFFLINE
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
     return advice.format(
         model=model_id, revision=revision, hub=constants.ENDPOINT, cache=constants.HF_HUB_CACHE, reason=reason
     )
@@ -175,8 +171,8 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (RevisionNotFoundError, "{model} has no revision {revision}: set IEI_REVISION to a branch, tag or commit of it."),
     (
         LocalEntryNotFoundError,
-        "{model} is not completely in the cache ({cache}) and {hub} can't be reached: check the network, the proxy and "
-        "HF_ENDPOINT, or give the path of a local folder.",
+        "{model} is not completely in the cache ({cache}) and can't be had from {hub} ({reason}): check the network, "
+        "the proxy and HF_ENDPOINT, or give the path of a local folder.",
     ),
     (HFValidationError, "{model!r} is neither a folder nor an id of the hub: write owner/name, or a folder's path."),
 )
