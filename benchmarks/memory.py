@@ -9,11 +9,11 @@ import psutil
 ROLES = {"iei.engine.process": "engine", "iei.engine.supervisor": "supervisor"}
 
 
-def by_role(family: list[psutil.Process]) -> dict[str, list[float]]:
-    """Role → MiB of PSS of each of its processes. The first of `family` is the master."""
+def by_role(master_pid: int, processes: list[psutil.Process]) -> dict[str, list[float]]:
+    """Role → MiB of PSS of each of its processes."""
     roles: dict[str, list[float]] = {}
-    for process in family:
-        roles.setdefault(_role(process, family[0]), []).append(pss_mib(process.pid))
+    for process in processes:
+        roles.setdefault(_role(process, master_pid), []).append(pss_mib(process.pid))
     return roles
 
 
@@ -24,11 +24,8 @@ def pss_mib(pid: int) -> float:
     raise ValueError(f"/proc/{pid}/smaps_rollup has no Pss")
 
 
-def _role(process: psutil.Process, master: psutil.Process) -> str:
-    if process == master:
+def _role(process: psutil.Process, master_pid: int) -> str:
+    if process.pid == master_pid:
         return "master"
-    command = process.cmdline()
-    # A worker is a fork of the master, and keeps its command line.
-    return (
-        "worker" if command == master.cmdline() else next((ROLES[part] for part in command if part in ROLES), "other")
-    )
+    # A worker is a fork of the master, and has no command line of its own.
+    return next((ROLES[word] for word in process.cmdline() if word in ROLES), "worker")

@@ -25,16 +25,12 @@ import torch
 import transformers
 from PIL import Image, ImageOps
 
-from benchmarks.processes import serving
 from benchmarks.report import table
 from tests.models.checkpoints import write_checkpoint
 from tests.pictures import base64_of, encoded, jpeg, photos
+from tests.servers import serve
 
 FIVE = ("vit", "deit", "beit", "convnext", "swin")
-SERVER = (
-    *("-m", "gunicorn", "server:app", "--preload", "--workers", "2"),
-    *("--worker-class", "uvicorn_worker.UvicornWorker", "--bind", "127.0.0.1:{port}"),
-)
 COSINE = 0.99999
 MAX_ABS = 1e-4
 
@@ -126,7 +122,7 @@ def main() -> None:
     for name, model in checkpoints(arguments.models):
         print(f"{name} …", file=sys.stderr, flush=True)
         environment = {"IMAGE_EMBEDDING_MODEL": model, "IEI_DEVICE": "cpu", "IEI_DTYPE": "float32"}
-        with serving(SERVER, environment) as server:
+        with serve(environment) as server:
             found = differences(model, server.url, pictures)
         good &= all(difference.small for difference in found.values())
         worst = max(found, key=lambda picture: found[picture].max_abs)

@@ -22,9 +22,9 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import machine, memory
-from benchmarks.processes import ROOT, serving
 from benchmarks.report import replace_section, table
 from benchmarks.workload import bodies, write_model
+from tests.servers import ROOT, serve
 
 RESULTS = ROOT / "benchmarks" / "results" / "throughput.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -39,11 +39,6 @@ class Plan:
     connections: int
     workers: int
     device: str
-
-    @property
-    def gunicorn(self) -> list[str]:
-        bind, workers = "127.0.0.1:{port}", str(self.workers)
-        return ["-m", "gunicorn", "--worker-class", WORKER_CLASS, "--workers", workers, "--bind", bind]
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,8 @@ def measure(plan: Plan) -> list[Round]:
         load.write_text("\n".join(bodies()))
         for number in range(1, plan.rounds + 1):
             this = bare_loop(plan, model)
-            for name, serve in SERVERS.items():
-                this[name] = served(plan, load, *serve(plan, model))
+            for name in SERVERS:
+                this[name] = served(plan, name, model, load)
             rounds.append(this)
             rates = ", ".join(f"{name} {result.rate:.1f}" for name, result in this.items())
             progress(f"round {number} of {plan.rounds}: {rates} pictures/s")
@@ -92,24 +87,17 @@ def bare_loop(plan: Plan, model: Path) -> Round:
     }
 
 
-def iei(plan: Plan, model: Path) -> tuple[list[str], dict[str, str]]:
-    environment = {"IMAGE_EMBEDDING_MODEL": str(model), "IEI_DEVICE": plan.device}
-    return [*plan.gunicorn, "--preload", "server:app"], environment
+SERVERS = {"baseline": ["benchmarks.baseline_server:app"], "IEI": ["server:app", "--preload"]}
+"""System → its part of gunicorn's command line."""
 
 
-def baseline(plan: Plan, model: Path) -> tuple[list[str], dict[str, str]]:
-    environment = {"IMAGE_EMBEDDING_MODEL": str(model), "BASELINE_DEVICE": plan.device}
-    return [*plan.gunicorn, "benchmarks.baseline_server:app"], environment
-
-
-SERVERS: Mapping[str, Callable[[Plan, Path], tuple[list[str], dict[str, str]]]] = {"baseline": baseline, "IEI": iei}
-
-
-def served(plan: Plan, load: Path, command: list[str], environment: Mapping[str, str]) -> Measurement:
-    progress(f"{command[-1]} …")
+def served(plan: Plan, name: str, model: Path, load: Path) -> Measurement:
+    progress(f"{name} …")
+    gunicorn = ["python", "-m", "gunicorn", "--workers", str(plan.workers), "--worker-class", WORKER_CLASS]
+    environment = {"IMAGE_EMBEDDING_MODEL": str(model), "IEI_DEVICE": plan.device, "BASELINE_DEVICE": plan.device}
     options = {"--connections": plan.connections, "--warmup": plan.warmup, "--seconds": plan.seconds}
     arguments = [str(part) for option in options.items() for part in option]
-    with serving(command, environment) as server:
+    with serve(environment, command=[*gunicorn, "--bind", "127.0.0.1:0", *SERVERS[name]]) as server:
         timeout_s = plan.warmup + plan.seconds + 60
         result = run("benchmarks.load", server.url, str(load), *arguments, timeout_s=timeout_s)
         return Measurement(
@@ -117,7 +105,7 @@ def served(plan: Plan, load: Path, command: list[str], environment: Mapping[str,
             p50_ms=result["p50_ms"],
             p99_ms=result["p99_ms"],
             client_cpu=result["client_cpu"],
-            pss_mib=memory.by_role(server.family()),
+            pss_mib=memory.by_role(server.process.pid, server.processes()),
         )
 
 
