@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -31,6 +32,9 @@ class Placement:
 def place(request: LoadRequest) -> Placement:
     """Raises StartupError for what this machine has not, saying what it has."""
     device = pick_device(request.device)
+    if device.type == "cuda":
+        # What torch says of "the" GPU, and the memory that it pins, are the current device's.
+        torch.cuda.set_device(device)
     dtype = pick_dtype(request.dtype, device)
     _check_attention(request.attention, device, dtype)
     _check_quantization(request.quantization, device)
@@ -63,9 +67,21 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use: a container sees all of its machine's, and is allowed some of them."""
+    present = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(present, _quota(root) or present))
+
+
+def _quota(root: Path) -> int | None:
+    """Cores that the cgroup (version 2) of this process grants, rounded up; None where there is no limit."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+        group = next(line.removeprefix("0::/") for line in groups if line.startswith("0::/"))
+        quota, period = (root / "sys/fs/cgroup" / group / "cpu.max").read_text().split()
+    except (OSError, StopIteration):
+        return None
+    return None if quota == "max" else -(-int(quota) // int(period))
 
 
 def _check_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:

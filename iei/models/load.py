@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from iei.errors import StartupError
-from iei.models.architectures import architecture_of
+from iei.models.architectures import Architecture, architecture_of
 from iei.models.demo import demo_folder
 from iei.models.device import Placement, place
 from iei.models.hub import fetch_checkpoint, read_config, revision_of
@@ -37,7 +37,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
     weights = load_weights(folder, architecture, placement, allow_pickle=request.allow_pickle)
     image = VisionModel(weights, architecture, geometry, placement)
     tower = _measure(image, placement)
-    _check_pooling(request, tower)
+    _check_pooling(request, tower, architecture)
     config = weights.module.config
     spec = ModelSpec(
         name=request.name,
@@ -83,13 +83,15 @@ def _measure(image: VisionModel, placement: Placement) -> ImageTower:
     )
 
 
-def _check_pooling(request: LoadRequest, tower: ImageTower) -> None:
+def _check_pooling(request: LoadRequest, tower: ImageTower, architecture: Architecture) -> None:
     offered = [name for name in tower.outputs if name in POOLED]
     if request.pooling in ("auto", *offered):
         return
     why = {
         "cls": "its architecture has no class token",
-        "pooler": "its checkpoint has no weights for a pooling of its own",
+        "pooler": f"its checkpoint lacks the weights {architecture.pooler.weights}*"
+        if architecture.pooler
+        else "its architecture has no pooling of its own",
     }.get(request.pooling, "it is not a pooling of images")
     raise StartupError(
         f"{request.id} can't give the pooling {request.pooling}, {why}: set IEI_POOLING to one of {', '.join(offered)}."

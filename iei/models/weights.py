@@ -29,6 +29,8 @@ UNUSED = ("mask_token", "num_batches_tracked")
 
 @dataclass(frozen=True, slots=True)
 class Weights:
+    """A checkpoint's model, all there."""
+
     module: Any
     """The transformers model, on its device, in evaluation mode."""
     pooler: bool
@@ -82,6 +84,10 @@ def _load(
                 **options,
             )
             return (module if placement.quantization != "none" else module.to(placement.device)), info
+    except torch.OutOfMemoryError as error:
+        raise StartupError(
+            f"{folder} does not fit into the memory of {placement.device}: use a smaller one or IEI_DTYPE=bfloat16."
+        ) from error
     except Exception as error:  # whatever a config or a file that nobody has checked makes transformers raise
         raise StartupError(
             f"{folder} can't be loaded as {architecture.model} ({_reason(error)}): "

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
 
 
 def test_cpu_computes_float32_by_itself() -> None:
@@ -38,6 +41,16 @@ def test_gpu_comes_first_and_computes_bfloat16_by_itself() -> None:
 @pytest.mark.parametrize(("name", "device"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")])
 def test_the_device_that_was_named(name: str, device: str) -> None:
     assert place(_request(device=name)).device == torch.device(device)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_each_gpu_is_asked_about_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old GPU beside a new one: torch answers for the current device."""
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    new = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current == [new])
+    assert place(_request(device="cuda:1")).dtype == torch.bfloat16
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -81,5 +94,25 @@ def test_what_is_not_installed_is_named(options: dict[str, str], package: str, m
         place(_request(device="cuda", **options))
 
 
-def test_cores_are_those_that_this_process_may_use() -> None:
-    assert 1 <= cores() <= 4096
+@pytest.mark.parametrize(
+    ("group", "limit", "expected"),
+    [
+        ("", "150000 100000", 2),
+        ("", "50000 100000", 1),
+        ("", "max 100000", 8),
+        ("", "6400000 100000", 8),
+        ("system.slice/iei.service", "300000 100000", 3),
+        ("", None, 8),
+    ],
+)
+def test_cores_are_those_that_the_container_is_granted(
+    group: str, limit: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"0::/{group}\n")
+    folder = tmp_path / "sys/fs/cgroup" / group
+    folder.mkdir(parents=True)
+    if limit:
+        (folder / "cpu.max").write_text(limit + "\n")
+    assert cores(tmp_path) == expected

@@ -203,9 +203,9 @@ def test_a_transfer_that_breaks_goes_on_where_it_broke(hub: FakeHub, client: Cli
 
 
 def test_what_cannot_be_served_is_not_downloaded(hub: FakeHub, client: Client, tiny: Path) -> None:
-    (tiny / "config.json").write_text('{"model_type": "bert", "auto_map": {"AutoModel": "evil.Model"}}')
+    (tiny / "config.json").write_text('{"model_type": "gpt2", "auto_map": {"AutoModel": "evil.Model"}}')
     hub.add("someone/tiny", tiny)
-    assert "model_type 'bert' is not supported" in client.error("someone/tiny")
+    assert "model_type 'gpt2' is not supported" in client.error("someone/tiny")
     assert hub.downloaded() == {"config.json"}
 
 

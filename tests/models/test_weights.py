@@ -58,7 +58,7 @@ def test_no_pooler_without_its_weights(family: str, tmp_path: Path) -> None:
     write_checkpoint(family, tmp_path)
     assert "pooler" not in _outputs(_load(tmp_path))
     with pytest.raises(
-        StartupError, match=r"can't give the pooling pooler, its checkpoint has no weights .* cls, mean"
+        StartupError, match=r"can't give the pooling pooler, its checkpoint lacks the weights pooler\.\*: .* cls, mean"
     ):
         _load(tmp_path, pooling="pooler")
 
@@ -85,6 +85,13 @@ def test_a_pooler_that_lacks_any_weight_is_not_offered(family: str, weights: str
     assert "pooler" in _outputs(_load(tmp_path))
     _edit(tmp_path, _without(weights))
     assert "pooler" not in _outputs(_load(tmp_path))
+
+
+@pytest.mark.parametrize("family", ["ijepa", "pvt"])
+def test_no_pooling_of_its_own_no_pooler(family: str, tmp_path: Path) -> None:
+    write_checkpoint(family, tmp_path)
+    with pytest.raises(StartupError, match="can't give the pooling pooler, its architecture has no pooling of its own"):
+        _load(tmp_path, pooling="pooler")
 
 
 @pytest.mark.parametrize("family", ["ijepa", "siglip", "convnext", "resnet"])
