@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # exported lazily: httpx2 by now
 
 from iei.errors import StartupError
-from iei.models.architectures import architecture_of
+from iei.models.families import supported
 from iei.models.progress import progress
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,9 @@ DESCRIPTIONS = (
     # sentence-transformers: which pooling and which prompts a text model was trained with.
     "modules.json",
     "config_sentence_transformers.json",
-    "sentence_bert_config.json",
+    "sentence_*_config.json",
     "*/config.json",
+    "*_Dense/model.safetensors",
 )
 """All that is read of a repository: no other framework's weights, no pictures, no code."""
 
@@ -62,7 +63,7 @@ def fetch_checkpoint(model_id: str, revision: str | None, *, allow_pickle: bool 
     """
     folder = Path(model_id).expanduser()
     if folder.is_dir():
-        architecture_of(read_config(folder)["model_type"])
+        supported(read_config(folder)["model_type"])
         return folder
     if model_id.startswith(("/", ".", "~")):
         raise StartupError(f"There is no folder {model_id}: check the path, or name a model of the hub (owner/name).")
@@ -105,7 +106,7 @@ def _download(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
         raise StartupError(f"{model_id} has no config.json on the hub: it is not a transformers model.")
     # By its name, not its commit: so the cache learns what the name means, for a start without the hub.
     folder = Path(hf_hub_download(model_id, "config.json", revision=revision)).parent
-    architecture_of(read_config(folder)["model_type"])
+    supported(read_config(folder)["model_type"])
     wanted = [*DESCRIPTIONS, *_weights(model_id, files, allow_pickle)]
     if all((folder / file).exists() for file in files if _match(file, wanted)):
         return folder
@@ -140,7 +141,7 @@ def _cached(model_id: str, revision: str | None, allow_pickle: bool, reason: Exc
         raise error from reason
     if not any(_match(file.name, weights) for file in folder.iterdir()):
         raise LocalEntryNotFoundError("An earlier download broke off before its weights.") from reason
-    architecture_of(read_config(folder)["model_type"])
+    supported(read_config(folder)["model_type"])
     if not isinstance(reason, OfflineModeIsEnabled):
         log.warning("%s can't be reached (%s): %s starts from the cache", constants.ENDPOINT, reason, model_id)
     return folder

@@ -88,7 +88,7 @@ def test_processor_in_the_new_file(tmp_path: Path) -> None:
         ("config.json", "{", r"config\.json is not JSON"),
         ("config.json", "[]", "has no model_type"),
         ("config.json", '{"architectures": ["ViTModel"]}', "has no model_type"),
-        ("config.json", '{"model_type": "bert"}', r"model_type 'bert' is not supported: .*dinov2.*vit\."),
+        ("config.json", '{"model_type": "gpt2"}', r"model_type 'gpt2' is not supported: .*dinov2.*vit.* for images"),
         (
             "config.json",
             '{"model_type": "vit", "hidden_size": "wide"}',
