@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei import __version__
-from iei.dialects import tei
+from iei.dialects import openai, tei
 from iei.dialects.wire import json_response
 from iei.engine.api import Engine
 from iei.errors import IEIError
@@ -52,7 +52,8 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
             Exception: _on_bug,
         },
     )
-    app.include_router(tei.router(embedder))
+    for dialect in (tei, openai):
+        app.include_router(dialect.router(embedder))
     return app
 
 
@@ -61,7 +62,7 @@ def error_body(path: str) -> ErrorBody:
     return next((shape for prefix, shape in _ERROR_SHAPES if path.startswith(prefix)), tei.error_body)
 
 
-_ERROR_SHAPES: tuple[tuple[str, ErrorBody], ...] = ()
+_ERROR_SHAPES: tuple[tuple[str, ErrorBody], ...] = (("/v1/", openai.error_body),)
 
 
 async def _on_iei_error(request: Request, error: Exception) -> Response:

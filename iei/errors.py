@@ -18,6 +18,10 @@ class IEIError(Exception):
     field: str | None = None
     """Name of the request's field that is to blame, where it is one."""
 
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field or self.field
+
     @property
     def message(self) -> str:
         return str(self)
@@ -43,8 +47,7 @@ class InvalidInputs(InvalidInput):
 
     def __init__(self, errors: Mapping[int, IEIError], field: str = "inputs") -> None:
         self.errors = dict(sorted(errors.items()))
-        self.field = field
-        super().__init__("; ".join(f"{field}[{index}]: {error}" for index, error in self.errors.items()))
+        super().__init__("; ".join(f"{field}[{index}]: {error}" for index, error in self.errors.items()), field)
         # One kind of trouble keeps its own kind; a mixture is a validation error.
         kinds = {(error.status, error.error_type) for error in self.errors.values()}
         if len(kinds) == 1:
@@ -55,10 +58,6 @@ class InvalidField(IEIError):
     """A field of the request has a wrong type or a value out of range, or there are too many inputs."""
 
     status, error_type = 422, "Validation"
-
-    def __init__(self, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 class MalformedBody(IEIError):
@@ -83,6 +82,7 @@ class BodyTimeout(IEIError):
 
 class ModelNotFound(IEIError):
     status, error_type = 404, "Validation"
+    field = "model"
 
 
 class Overloaded(IEIError):

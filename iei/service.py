@@ -126,10 +126,11 @@ class Embedder:
             BackendFailed, ModelNotFound, Overloaded, Unhealthy: see iei.errors.
         """
         if not inputs:
-            raise EmptyInput(f"{field} is empty: send at least one item")
+            raise EmptyInput(f"{field} is empty: send at least one item", field)
         if len(inputs) > self.settings.max_inputs:
             raise InvalidField(
-                f"{field} has {len(inputs)} items, over the limit of {self.settings.max_inputs} (IEI_MAX_INPUTS)"
+                f"{field} has {len(inputs)} items, over the limit of {self.settings.max_inputs} (IEI_MAX_INPUTS)",
+                field,
             )
         with self._admitted(len(inputs)):
             spec = await self.describe(options.model)
@@ -157,7 +158,8 @@ class Embedder:
                 raise InvalidField(f"{name!r} is not offered by {spec.name!r}: {reason}; offered: {offered}")
             if options.dimensions is not None and not 1 <= options.dimensions <= tower.outputs[name]:
                 raise InvalidField(
-                    f"dimensions must be from 1 to {tower.outputs[name]} for this model, not {options.dimensions}"
+                    f"dimensions must be from 1 to {tower.outputs[name]} for this model, not {options.dimensions}",
+                    "dimensions",
                 )
         return chosen
 

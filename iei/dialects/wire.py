@@ -51,7 +51,7 @@ def validated(body: bytes, model: type[M]) -> M:
             raise MalformedBody(f"the body is not JSON: {faults[0]['msg']}") from None
         raise InvalidField(
             "; ".join(f"{_place(fault['loc'])}: {_fault(fault['msg'])}" for fault in faults[:20]),
-            field=str(next(iter(faults[0]["loc"]), "body")),
+            field=str(faults[0]["loc"][0]) if faults[0]["loc"] else None,
         ) from None
 
 

@@ -1,0 +1,173 @@
+"""OpenAI's embeddings with OpenAI's own client, and Imbeddings' with what its README shows."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+
+from tests.models.checkpoints import write_checkpoint
+from tests.pictures import base64_of, data_uri, jpeg
+from tests.servers import Server, serve
+
+DIM = 192
+PATCHES = 196
+FIRST, SECOND = jpeg(name="chelsea"), jpeg(name="coffee")
+URIS = [data_uri(FIRST), data_uri(SECOND)]
+
+
+@pytest.fixture(scope="module")
+def client(demo_server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{demo_server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def swin_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A model without a class token."""
+    folder = write_checkpoint("swin", tmp_path_factory.mktemp("models") / "swin")
+    with serve({"IMAGE_EMBEDDING_MODEL": str(folder)}, workers=1) as server:
+        yield server
+
+
+def post(server: Server, body: object) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=60)
+
+
+def embedded(server: Server, **fields: Any) -> np.ndarray:
+    return np.array(httpx.post(f"{server.url}/embed", json=fields, timeout=60).json(), np.float32)
+
+
+def test_client_gets_normalised_vectors(demo_server: Server, client: openai.OpenAI) -> None:
+    """It asks for base64 unless told otherwise."""
+    expected = embedded(demo_server, inputs=URIS, normalize=True)
+    for options in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}):
+        response = client.embeddings.create(model="demo", input=URIS, **options)
+        vectors = [item.embedding for item in response.data]
+        if options.get("encoding_format") == "base64":
+            vectors = [np.frombuffer(base64.b64decode(vector), "<f4") for vector in vectors]
+        assert np.allclose(vectors, expected, atol=1e-5)
+        assert [(item.index, item.object) for item in response.data] == [(0, "embedding"), (1, "embedding")]
+        assert (response.object, response.model) == ("list", "demo")
+        assert response.usage.prompt_tokens == response.usage.total_tokens == 2 * PATCHES
+
+
+def test_async_client(demo_server: Server) -> None:
+    async def embed() -> list[list[float]]:
+        async with openai.AsyncOpenAI(base_url=f"{demo_server.url}/v1", api_key="none") as client:
+            answers = await asyncio.gather(
+                *(client.embeddings.create(model="demo", input=[uri], user="me") for uri in URIS)
+            )
+            return [answer.data[0].embedding for answer in answers]
+
+    assert np.allclose(asyncio.run(embed()), embedded(demo_server, inputs=URIS, normalize=True), atol=1e-5)
+
+
+def test_any_string_is_an_image_to_a_model_of_images(demo_server: Server, client: openai.OpenAI) -> None:
+    bare = client.embeddings.create(model="demo", input=base64_of(FIRST), extra_body={"modality": "image"})
+    assert np.allclose(bare.data[0].embedding, embedded(demo_server, inputs=URIS[0], normalize=True)[0], atol=1e-5)
+
+
+def test_dimensions_are_cut_before_normalising(demo_server: Server, client: openai.OpenAI) -> None:
+    cut = client.embeddings.create(model="demo", input=URIS[0], dimensions=16).data[0].embedding
+    expected = embedded(demo_server, inputs=URIS[0], dimensions=16, normalize=True)[0]
+    assert len(cut) == 16
+    assert np.allclose(cut, expected, atol=1e-5)
+    assert np.linalg.norm(cut) == pytest.approx(1, abs=1e-5)
+
+
+def test_models_are_listed(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["demo"]
+    assert client.models.retrieve("demo").object == "model"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("google/other")
+
+
+def test_unknown_model_is_not_found(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="demo") as refused:
+        client.embeddings.create(model="text-embedding-3-small", input=URIS)
+    assert refused.value.code == "model_not_found"
+    assert refused.value.param == "model"
+    assert refused.value.type == "invalid_request_error"
+
+
+def test_bad_items_are_all_named(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"(?s)input\[0\].*input\[2\]") as refused:
+        client.embeddings.create(model="demo", input=["####", URIS[0], "AAAA"])
+    assert refused.value.param == "input"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"input": URIS}, 422, "model"),
+        ({"input": URIS, "model": None}, 422, "model"),
+        ({"model": "demo"}, 422, "input"),
+        ({"model": "demo", "input": []}, 400, "input"),
+        ({"model": "demo", "input": ""}, 400, "input"),
+        ({"model": "demo", "input": None}, 422, "input"),
+        ({"model": "demo", "input": [None]}, 422, "input"),
+        ({"model": "demo", "input": [True]}, 422, "input"),
+        ({"model": "demo", "input": [[1.5]]}, 422, "input"),
+        ({"model": "demo", "input": [-1]}, 422, "input"),
+        ({"model": "demo", "input": [URIS[0]] * 1025}, 422, "input"),
+        ({"model": "demo", "input": {"image_url": URIS[0], "image_base64": URIS[0]}}, 422, "input"),
+        ({"model": "demo", "input": [{"type": "image"}]}, 422, "input"),
+        ({"model": "demo", "input": [{"type": "audio", "image_url": URIS[0]}]}, 422, "input"),
+        ({"model": "demo", "input": [URIS[0], {"image_url": URIS[0]}]}, 422, "input"),
+        ({"model": "demo", "input": [{"image_url": URIS[0]}, {"image_base64": "AAAA"}]}, 400, "input"),
+        ({"model": "demo", "input": URIS, "dimensions": 0}, 422, "dimensions"),
+        ({"model": "demo", "input": URIS, "dimensions": DIM + 1}, 422, "dimensions"),
+        ({"model": "demo", "input": URIS, "encoding_format": "int8"}, 422, "encoding_format"),
+        ({"model": "demo", "input": [1, 2, 3]}, 422, None),
+        ({"model": "demo", "input": "cats", "modality": "text"}, 422, None),
+        ([], 422, None),
+    ],
+    ids=lambda value: str(value)[:70],
+)
+def test_errors_have_openais_shape(demo_server: Server, body: object, status: int, param: str | None) -> None:
+    response = post(demo_server, body)
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error["param"] == param
+    assert (error["type"], error["code"]) == ("invalid_request_error", None)
+    assert response.json()["detail"] == error["message"] != ""
+
+
+def test_unknown_routes_and_methods_have_openais_shape(demo_server: Server) -> None:
+    for response in (httpx.get(f"{demo_server.url}/v1/nowhere"), httpx.get(f"{demo_server.url}/v1/embeddings")):
+        assert response.status_code in (404, 405)
+        assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_imbeddings_client(demo_server: Server) -> None:
+    """One image as base64, one as a data URI, each in the other's field, too."""
+    items = [
+        {"type": "image", "image_base64": base64_of(FIRST)},
+        {"type": "image", "image_url": URIS[1]},
+        {"type": "image", "image_url": base64_of(FIRST)},
+        {"type": "image", "image_base64": URIS[1]},
+    ]
+    response = post(demo_server, {"model": "demo", "input": items})
+    answer = response.json()
+    assert response.status_code == 200
+    assert answer["usage"] == {"input_images": 4, "embedding_dim": DIM}
+    assert [item["index"] for item in answer["data"]] == [0, 1, 2, 3]
+    assert answer["model"] == "demo"
+    for name, pooling in (("cls", "cls"), ("mean", "patch_mean")):
+        vectors = [item["embeddings"][name] for item in answer["data"]]
+        expected = embedded(demo_server, inputs=URIS, pooling=pooling, normalize=True)
+        assert np.allclose(vectors, np.tile(expected, (2, 1)), atol=1e-5)
+
+
+def test_imbeddings_need_a_class_token(swin_server: Server) -> None:
+    response = post(swin_server, {"model": "swin", "input": [{"type": "image", "image_url": URIS[0]}]})
+    assert response.status_code == 422
+    assert "no class token" in response.json()["detail"]
+    assert post(swin_server, {"model": "swin", "input": URIS}).status_code == 200
