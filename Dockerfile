@@ -25,7 +25,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     && sed --in-place --regexp-extended '/^(cuda|nvidia|triton)/d' locked.txt \
     && uv pip install --torch-backend="$TORCH_BACKEND" --constraints=locked.txt --requirements=pyproject.toml
 
-COPY README.md LICENSE server.py ./
+COPY README.md LICENSE ./
 COPY iei/ iei/
 RUN --mount=type=cache,target=/root/.cache/uv uv pip install --no-deps .
 
@@ -47,6 +47,8 @@ ENV PATH=/opt/iei/bin:$PATH \
 # By number, so that Kubernetes can see that it is not root.
 USER 1000:1000
 WORKDIR /home/iei
+# For those who would rather give gunicorn's options themselves: docker run iei gunicorn server:app --preload …
+COPY server.py ./
 VOLUME /cache
 EXPOSE 8000
 STOPSIGNAL SIGTERM
