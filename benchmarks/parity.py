@@ -4,7 +4,8 @@
 
 MODEL is a folder or a hub id; without one, a tiny seeded checkpoint of each of five families is made. The reference is
 `AutoModel` in float32 on what the checkpoint's own processor (the PIL one) makes of the decoded picture, and the mean
-over all tokens. Exits with 1 when a vector is further away than IEI promises.
+over all tokens. Exits with 1 when a vector is further away than IEI promises. Without arguments, writes the section
+"parity" of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 import transformers
 from PIL import Image, ImageOps
 
-from benchmarks.report import table
+from benchmarks.report import PAGE, replace_section, table
 from tests.models.checkpoints import write_checkpoint
 from tests.pictures import base64_of, encoded, jpeg, photos
 from tests.servers import serve
@@ -118,6 +119,8 @@ def main() -> None:
     pictures = (
         {path.name: path.read_bytes() for path in arguments.pictures} if arguments.pictures else default_pictures()
     )
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     rows, good = [], True
     for name, model in checkpoints(arguments.models):
         print(f"{name} …", file=sys.stderr, flush=True)
@@ -129,7 +132,10 @@ def main() -> None:
         for picture in found if arguments.all else [worst]:
             cells = (f"{found[picture].cosine:.8f}", f"{found[picture].max_abs:.1e}")
             rows.append([name, picture if arguments.all else f"{picture} (worst of {len(found)})", *cells])
-    print(table(["model", "picture", "cosine", "max abs"], rows))
+    text = table(["model", "picture", "cosine", "max abs"], rows)
+    print(text)
+    if not (arguments.models or arguments.pictures or arguments.all):
+        replace_section(PAGE, "parity", text)
     if not good:
         sys.exit(f"Some are worse than cosine {COSINE} or max-abs {MAX_ABS:g}.")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table that is also readable as plain text: first column left, the others right."""
@@ -18,7 +20,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def replace_section(page: Path, name: str, text: str) -> None:
-    """Puts `text` between the page's `<!-- name:begin -->` and `<!-- name:end -->`."""
+    """Puts `text` between the page's `<!-- name:begin -->` and `<!-- name:end -->`.
+
+    Raises:
+        ValueError: the page has no such place.
+    """
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     before, found_begin, rest = page.read_text().partition(begin)
     _, found_end, after = rest.partition(end)

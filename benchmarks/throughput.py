@@ -22,12 +22,11 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import machine, memory
-from benchmarks.report import replace_section, table
+from benchmarks.report import PAGE, replace_section, table
 from benchmarks.workload import bodies, write_model
 from tests.servers import ROOT, serve
 
 RESULTS = ROOT / "benchmarks" / "results" / "throughput.json"
-PAGE = ROOT / "docs" / "benchmarks.md"
 WORKER_CLASS = "uvicorn_worker.UvicornWorker"
 
 
