@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import Literal
 
@@ -17,10 +18,12 @@ import numpy.typing as npt
 
 from iei.engine.api import Engine, Result
 from iei.errors import BackendFailed, EmptyInput, IEIError, InvalidField, InvalidInput, InvalidInputs, Overloaded
+from iei.inputs.addresses import UrlPolicy
 from iei.inputs.budget import PixelBudget
 from iei.inputs.decode import DecodeLimits, decoded
+from iei.inputs.fetch import Fetcher
 from iei.inputs.geometry import to_pixels
-from iei.inputs.sources import encoded_bytes
+from iei.inputs.sources import encoded_bytes, kind_of
 from iei.inputs.tokens import encode
 from iei.models.catalog import Catalog
 from iei.models.spec import ImageTower, Modality, ModelSpec, TextTower
@@ -97,6 +100,7 @@ class Embedder:
         self.settings = settings
         self.catalog = catalog
         self.engine = engine
+        UrlPolicy.parse(settings.url_inputs)  # a policy that makes no sense is found out before a worker starts
         self._limits = DecodeLimits(
             max_pixels=settings.max_image_pixels,
             budget=PixelBudget(settings.max_decoding_pixels),
@@ -106,10 +110,13 @@ class Embedder:
 
     async def start(self) -> None:
         self._decoders = anyio.CapacityLimiter(self.settings.decoders)
+        settings = self.settings
+        self._fetcher = Fetcher(settings.url_inputs, settings.max_image_bytes, settings.url_timeout_s)
         await self.engine.start()
 
     async def stop(self) -> None:
         await self.engine.stop()
+        await self._fetcher.aclose()
 
     async def describe(self, model: str | None = None) -> ModelSpec:
         """The model that `model` means to this server."""
@@ -167,9 +174,20 @@ class Embedder:
         """What the engine takes: pixels uint8[H, W, 3] (float32 where the geometry says so), or token ids int32[L]."""
         if isinstance(item, TextInput):
             assert spec.text is not None
-            return await anyio.to_thread.run_sync(encode, item.source, spec.text, options, limiter=self._decoders)
+            encoding = partial(
+                encode,
+                item.source,
+                spec.text,
+                truncate=bool(options.truncate),
+                direction=options.truncation_direction,
+                prompt_name=options.prompt_name,
+            )
+            return await anyio.to_thread.run_sync(encoding, limiter=self._decoders)
         assert spec.image is not None
-        return await anyio.to_thread.run_sync(self._decode, item.source, spec.image, options, limiter=self._decoders)
+        source = item.source
+        if isinstance(source, str) and kind_of(source) == "url":
+            source = await self._fetcher.fetch(source)
+        return await anyio.to_thread.run_sync(self._decode, source, spec.image, options, limiter=self._decoders)
 
     def _decode(self, source: str | bytes, tower: ImageTower, options: Options) -> Prepared:
         data = source if isinstance(source, bytes) else encoded_bytes(source, self.settings.max_image_bytes)

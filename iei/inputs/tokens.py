@@ -1,14 +1,169 @@
-"""Text → token ids, with the checkpoint's own tokenizer, in the worker."""
+"""Text → token ids, with the checkpoint's own `tokenizer.json`, in the worker."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer, normalizers
 
-from iei.errors import InvalidField
+from iei.errors import EmptyInput, InvalidField, InvalidInput
 from iei.models.spec import TextTower
 
+# A text keeps one of the worker's threads busy; a pool of its own in each forked worker would only crowd the cores.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-def encode(source: str | tuple[int, ...], tower: TextTower, options: object) -> npt.NDArray[np.int32]:
-    """Token ids int32[L] of a text, special tokens included."""
-    raise InvalidField("texts are not served yet")
+Direction = Literal["left", "right"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text, as text-embeddings-inference's `/tokenize` shows it."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    """Offset in the text's UTF-8 bytes, the prompt included. None for special tokens."""
+    stop: int | None
+
+
+def encode(
+    source: str | tuple[int, ...],
+    tower: TextTower,
+    *,
+    truncate: bool = False,
+    direction: Direction = "right",
+    prompt_name: str | None = None,
+) -> npt.NDArray[np.int32]:
+    """Token ids int32[L], special tokens included.
+
+    Args:
+        source: a text, or the ids of its tokens; special tokens at their ends are completed, not doubled.
+        truncate: cut what is over `tower.max_tokens`, at the end that `direction` names, instead of refusing it.
+        prompt_name: one of `tower.prompts`, put before the text. None: the tower's default prompt.
+
+    Raises:
+        EmptyInput, InvalidInput: of this item.
+        InvalidField: there is no such prompt.
+    """
+    if not source:
+        raise EmptyInput("is empty")
+    encoder = _encoder(tower.tokenizer, tower.lowercase)
+    prompt = _prompt(tower, prompt_name)
+    content = encoder.content(prompt + source) if isinstance(source, str) else encoder.checked(source, prompt)
+    room = tower.max_tokens - len(encoder.prefix) - len(encoder.suffix)
+    if len(content) > room:
+        if not truncate:
+            count = len(content) + tower.max_tokens - room
+            raise InvalidInput(
+                f"has {count} tokens, over the model's limit of {tower.max_tokens}: shorten it, or set truncate to true"
+            )
+        content = content[:room] if direction == "right" else content[len(content) - room :]
+    ids = encoder.prefix + content + encoder.suffix
+    if not ids:
+        raise EmptyInput("has nothing in it that the model's tokenizer knows")
+    return np.array(ids, np.int32)
+
+
+def tokenize(
+    text: str, tower: TextTower, *, add_special_tokens: bool = True, prompt_name: str | None = None
+) -> list[Token]:
+    """The tokens of a text of any length, in order. Raises EmptyInput, and InvalidField for an unknown prompt."""
+    if not text:
+        raise EmptyInput("is empty")
+    text = _prompt(tower, prompt_name) + text
+    encoding = _encoder(tower.tokenizer, tower.lowercase).encoding(text, add_special_tokens)
+    places = list(accumulate((len(character.encode()) for character in text), initial=0))
+    return [
+        Token(id, name, True, None, None)
+        if special
+        else Token(id, text[start:stop], False, places[start], places[stop])
+        for id, name, special, (start, stop) in zip(
+            encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
+        )
+    ]
+
+
+def decode(ids: Sequence[int], tower: TextTower, *, skip_special_tokens: bool = True) -> str:
+    """Token ids → text. Raises EmptyInput, and InvalidInput for an id that is none."""
+    if not ids:
+        raise EmptyInput("is empty")
+    return _encoder(tower.tokenizer, tower.lowercase).decode(ids, skip_special_tokens)
+
+
+class _Encoder:
+    """A `tokenizer.json` in memory. Safe to use from many threads: nothing in it is changed after `__init__`."""
+
+    def __init__(self, path: str, lowercase: bool) -> None:
+        self._tokenizer = Tokenizer.from_file(path)
+        # Files carry what was set when they were saved: all-MiniLM-L6-v2 would pad everything to 128 tokens.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        if lowercase:
+            own = self._tokenizer.normalizer
+            self._tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([own] if own else [])])
+        probe = self.encoding("a", True)
+        is_content = [sequence is not None for sequence in probe.sequence_ids]
+        start = is_content.index(True) if True in is_content else len(probe)
+        self.prefix: list[int] = probe.ids[:start]
+        """Special tokens that come before every text."""
+        self.suffix: list[int] = probe.ids[start + sum(is_content) :]
+        """Special tokens that come after every text."""
+
+    def content(self, text: str) -> list[int]:
+        """Ids of a text without the special tokens around it."""
+        # `encode` keeps the GIL while it works, and with it the event loop; for batches it is let go.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoding.ids
+        return ids
+
+    def encoding(self, text: str, add_special_tokens: bool) -> Encoding:
+        (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)
+        return encoding
+
+    def checked(self, ids: Sequence[int], prompt: str) -> list[int]:
+        """A client's ids without the special tokens around them, after those of the prompt."""
+        self._check(ids)
+        content = list(ids)
+        if content[: len(self.prefix)] == self.prefix:
+            content = content[len(self.prefix) :]
+        if self.suffix and content[-len(self.suffix) :] == self.suffix:
+            content = content[: -len(self.suffix)]
+        return (self.content(prompt) if prompt else []) + content
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
+        self._check(ids)
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        # CLIP's file says how words end, but its decoder leaves that in.
+        ending = getattr(self._tokenizer.model, "end_of_word_suffix", None)
+        return text.replace(ending, " ").strip() if ending else text
+
+    def _check(self, ids: Sequence[int]) -> None:
+        for id in ids:
+            if not 0 <= id < 2**32 or self._tokenizer.id_to_token(id) is None:
+                raise InvalidInput(
+                    f"has the token id {id}, which is not in this model's vocabulary of "
+                    f"{self._tokenizer.get_vocab_size()}: send text, or ids from this model's own tokenizer"
+                )
+
+
+@lru_cache(maxsize=16)
+def _encoder(path: str, lowercase: bool) -> _Encoder:
+    return _Encoder(path, lowercase)
+
+
+def _prompt(tower: TextTower, name: str | None) -> str:
+    name = name if name is not None else tower.default_prompt
+    if name is None:
+        return ""
+    if name not in tower.prompts:
+        known = f"its prompts: {', '.join(tower.prompts)}" if tower.prompts else "it has none"
+        raise InvalidField(f"prompt_name: this model has no prompt {name!r}; {known}")
+    return tower.prompts[name]
