@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -13,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei import __version__
-from iei.dialects import openai, tei
+from iei.dialects import kserve, openai, tei
 from iei.dialects.wire import json_response
 from iei.engine.api import Engine
 from iei.errors import IEIError
@@ -31,11 +34,15 @@ ErrorBody = Callable[[IEIError], bytes]
 def create_app(settings: Settings, engine: Engine) -> FastAPI:
     embedder = Embedder(settings, catalog(settings), engine)
 
+    made_by = os.getpid()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watch = asyncio.create_task(_end_when_orphaned(made_by))
         await embedder.start()
         yield
         await embedder.stop()
+        watch.cancel()
 
     app = FastAPI(
         title="IEI, Image Embedding Inference",
@@ -52,9 +59,19 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
             Exception: _on_bug,
         },
     )
-    for dialect in (tei, openai):
+    for dialect in (tei, openai, kserve):
         app.include_router(dialect.router(embedder))
     return app
+
+
+async def _end_when_orphaned(master: int) -> None:
+    """Ends a forked worker whose master was killed: uvicorn's worker would serve on, with nobody to stop it."""
+    if os.getpid() == master:
+        return
+    while os.getppid() == master:
+        await asyncio.sleep(1)
+    log.error("the master process is gone: stopping")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def error_body(path: str) -> ErrorBody:
@@ -62,7 +79,7 @@ def error_body(path: str) -> ErrorBody:
     return next((shape for prefix, shape in _ERROR_SHAPES if path.startswith(prefix)), tei.error_body)
 
 
-_ERROR_SHAPES: tuple[tuple[str, ErrorBody], ...] = (("/v1/", openai.error_body),)
+_ERROR_SHAPES: tuple[tuple[str, ErrorBody], ...] = (("/v1/", openai.error_body), ("/v2", kserve.error_body))
 
 
 async def _on_iei_error(request: Request, error: Exception) -> Response:

@@ -12,9 +12,8 @@ import numpy as np
 import openai
 import pytest
 
-from tests.models.checkpoints import write_checkpoint
 from tests.pictures import base64_of, data_uri, jpeg
-from tests.servers import Server, serve
+from tests.servers import Server
 
 DIM = 192
 PATCHES = 196
@@ -26,14 +25,6 @@ URIS = [data_uri(FIRST), data_uri(SECOND)]
 def client(demo_server: Server) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{demo_server.url}/v1", api_key="none", max_retries=0) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def swin_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A model without a class token."""
-    folder = write_checkpoint("swin", tmp_path_factory.mktemp("models") / "swin")
-    with serve({"IMAGE_EMBEDDING_MODEL": str(folder)}, workers=1) as server:
-        yield server
 
 
 def post(server: Server, body: object) -> httpx.Response:
@@ -166,8 +157,8 @@ def test_imbeddings_client(demo_server: Server) -> None:
         assert np.allclose(vectors, np.tile(expected, (2, 1)), atol=1e-5)
 
 
-def test_imbeddings_need_a_class_token(swin_server: Server) -> None:
-    response = post(swin_server, {"model": "swin", "input": [{"type": "image", "image_url": URIS[0]}]})
+def test_imbeddings_need_a_class_token(zoo_server: Server) -> None:
+    response = post(zoo_server, {"model": "swin", "input": [{"type": "image", "image_url": URIS[0]}]})
     assert response.status_code == 422
     assert "no class token" in response.json()["detail"]
-    assert post(swin_server, {"model": "swin", "input": URIS}).status_code == 200
+    assert post(zoo_server, {"model": "swin", "input": URIS}).status_code == 200

@@ -1,0 +1,208 @@
+"""Messages of the Open Inference Protocol: bodies of requests → tensors by name, and tensors → bodies of responses.
+
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from iei.dialects.kserve_binary import (
+    HEADER_LENGTH,
+    decode_bools,
+    decode_bytes,
+    encode_bytes,
+    encode_fp32,
+    split_message,
+    split_tensors,
+)
+from iei.dialects.wire import is_json, json_list, validated
+from iei.errors import InvalidInput, MalformedBody
+from iei.service import Vectors
+
+Element = str | bytes | bool
+"""Of an input tensor: text from JSON, bytes from a binary tensor, or a boolean from either."""
+
+
+class TensorParameters(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    binary_data_size: int | None = Field(default=None, ge=0, strict=True)
+    """Bytes of this tensor after the JSON."""
+
+
+class InputTensor(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str
+    """`image` or `text`, and the options `pooling_strategy`, `normalize` and `include_raw`."""
+    shape: list[Annotated[int, Field(ge=0)]]
+    datatype: Literal["BYTES", "BOOL"]
+    """BYTES; `normalize` and `include_raw` may be BOOL."""
+    parameters: TensorParameters = TensorParameters()
+    data: list[Any] | None = None
+    """The elements, flat or nested, unless they follow the JSON in binary."""
+
+
+class OutputParameters(BaseModel):
+    binary_data: bool | None = None
+
+
+class RequestedOutput(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str
+    """`output`, `embedding` or `raw_embeddings`."""
+    parameters: OutputParameters = OutputParameters()
+
+
+class RequestParameters(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    binary_data_output: bool = False
+    """Whether outputs that don't say otherwise come in binary."""
+
+
+class InferRequest(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    id: str | None = None
+    """Comes back with the response."""
+    inputs: list[InputTensor]
+    outputs: list[RequestedOutput] = []
+    """Default: `output`, and `raw_embeddings` if `include_raw` asks for them."""
+    parameters: RequestParameters = RequestParameters()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request, in whatever form it came."""
+
+    inputs: Mapping[str, Sequence[Element]]
+    outputs: Mapping[str, bool | None] = field(default_factory=dict)
+    """Names of the outputs that are wanted → whether in binary. None: as `binary_output` says."""
+    binary_output: bool = False
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    name: str
+    content: bytes | Vectors
+    """The element of a BYTES tensor of shape [1], or a FP32 tensor."""
+    binary: bool
+
+
+def read_call(body: bytes, content_type: str, header_length: str | None, max_elements: int) -> Call:
+    """What `body` is: JSON, JSON with binary tensors after it, or the file of one image.
+
+    Inference-Header-Content-Length counts for nothing beside a JSON content type: one client always sends a constant.
+
+    Args:
+        max_elements: of one tensor.
+
+    Raises:
+        MalformedBody, InvalidField, InvalidInput: it is none of these.
+    """
+    if is_json(content_type) or (header_length is None and not _is_file(body, content_type)):
+        return _read_message(body, len(body), max_elements)
+    if header_length is not None and not _NUMBER.fullmatch(header_length):
+        raise MalformedBody(f"{HEADER_LENGTH} is a number of bytes, and not {header_length[:40]!r}")
+    length = int(header_length or 0)
+    return _read_message(body, length, max_elements) if length else Call({"image": [body]})
+
+
+_NUMBER = re.compile(r"[0-9]{1,12}")
+
+
+def _is_file(body: bytes, content_type: str) -> bool:
+    """There are clients that call their JSON octets; but no image begins with a brace."""
+    return content_type.startswith("image/") or (
+        content_type == "application/octet-stream" and not body[:64].lstrip().startswith(b"{")
+    )
+
+
+def _read_message(body: bytes, header_length: int, max_elements: int) -> Call:
+    header, content = split_message(body, header_length)
+    request = validated(header, InferRequest)
+    parts = split_tensors(content, [tensor.parameters.binary_data_size or 0 for tensor in request.inputs])
+    inputs: dict[str, Sequence[Element]] = {}
+    for tensor, part in zip(request.inputs, parts, strict=True):
+        if tensor.name in inputs:
+            raise InvalidInput(f"inputs: there are two tensors {tensor.name[:40]!r}")
+        try:
+            inputs[tensor.name] = _elements(tensor, part, max_elements)
+        except (InvalidInput, MalformedBody) as error:
+            raise InvalidInput(f"{tensor.name[:40]}: {error}") from None
+    outputs = {output.name: output.parameters.binary_data for output in request.outputs}
+    return Call(inputs, outputs, request.parameters.binary_data_output, request.id)
+
+
+def _elements(tensor: InputTensor, part: memoryview, max_elements: int) -> Sequence[Element]:
+    count = math.prod(tensor.shape)
+    if count > max_elements:
+        raise InvalidInput(f"has {count} elements, over the limit of {max_elements} (IEI_MAX_INPUTS)")
+    if (tensor.data is None) == (tensor.parameters.binary_data_size is None):
+        raise InvalidInput("its elements are wanted either in `data` or after the JSON, with `binary_data_size`")
+    decode, kind = _DATATYPES[tensor.datatype]
+    if tensor.data is None:
+        return decode(part, count)
+    elements = list(_flat(tensor.data))
+    if len(elements) != count or not all(isinstance(element, kind) for element in elements):
+        raise InvalidInput(f"`data` is not the {count} {tensor.datatype} elements of its shape")
+    return elements
+
+
+_DATATYPES: dict[str, tuple[Callable[[memoryview, int], Sequence[Element]], type]] = {
+    "BYTES": (decode_bytes, str),
+    "BOOL": (decode_bools, bool),
+}
+"""How elements are read from binary, and what they are in JSON."""
+
+
+def _flat(data: list[Any]) -> Iterator[Any]:
+    for element in data:
+        if isinstance(element, list):
+            yield from _flat(element)
+        else:
+            yield element
+
+
+async def write_response(fields: Mapping[str, str], outputs: Sequence[Output]) -> tuple[bytes, int | None]:
+    """The body that has `fields` and `outputs`, and the length of its JSON part if that is not all."""
+    tensors = []
+    contents = []
+    for output in outputs:
+        tensor: dict[str, object] = {"name": output.name, **_described(output.content)}
+        if output.binary:
+            contents.append(_binary(output.content))
+            tensor["parameters"] = {"binary_data_size": len(contents[-1])}
+        else:
+            tensor["data"] = await _data(output.content)
+        tensors.append(tensor)
+    header = orjson.dumps({**fields, "outputs": tensors})
+    return b"".join((header, *contents)), len(header) if contents else None
+
+
+def _described(content: bytes | Vectors) -> dict[str, object]:
+    if isinstance(content, bytes):
+        return {"datatype": "BYTES", "shape": [1]}
+    return {"datatype": "FP32", "shape": content.shape}
+
+
+def _binary(content: bytes | Vectors) -> bytes:
+    return encode_bytes([content]) if isinstance(content, bytes) else encode_fp32(content)
+
+
+async def _data(content: bytes | Vectors) -> object:
+    if isinstance(content, bytes):
+        return [content.decode()]
+    rows = await json_list(list(content))
+    return orjson.Fragment(rows.replace(b"],[", b",")[1:-1])  # flat, as other servers of this protocol have it
