@@ -16,6 +16,9 @@ from typing import Generic, TypeVar
 
 P = TypeVar("P")
 
+MAX_TOKENS = 16384
+"""Most tokens in a batch of texts, padding included."""
+
 
 @dataclass(slots=True, eq=False)
 class Job(Generic[P]):
@@ -59,7 +62,7 @@ class Batcher(Generic[P]):
         max_tokens: most tokens in a batch after padding, where lengths differ; one job alone may exceed it.
     """
 
-    def __init__(self, max_batch: int, max_tokens: int = 16384) -> None:
+    def __init__(self, max_batch: int, max_tokens: int = MAX_TOKENS) -> None:
         self.max_batch = max_batch
         self.max_tokens = max_tokens
         self._groups: dict[Hashable, deque[Job[P]]] = {}

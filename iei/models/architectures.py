@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal
 
-from iei.errors import StartupError
-
 
 @dataclass(frozen=True, slots=True)
 class Pooler:
@@ -51,17 +49,6 @@ class Architecture:
     def first_patch(self, config: Any) -> int:
         """Index of the first patch token."""
         return self.prefix + (getattr(config, self.registers) if self.registers else 0)
-
-
-def architecture_of(model_type: object) -> Architecture:
-    """The row of a `config.json`'s `model_type`; StartupError with the list of all rows where there is none."""
-    row = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
-    if row is None:
-        raise StartupError(
-            f"model_type {model_type!r} is not supported: choose a model of one of the types "
-            f"{', '.join(sorted(ARCHITECTURES))}."
-        )
-    return row
 
 
 def _flat(config: Any) -> int:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from iei.errors import StartupError
-from iei.models.architectures import Architecture, architecture_of
+from iei.models.architectures import ARCHITECTURES
 from iei.models.demo import demo_folder
 from iei.models.device import Placement, place
+from iei.models.families import supported
 from iei.models.hub import fetch_checkpoint, read_config, revision_of
 from iei.models.preprocessor import read_geometry, read_preprocessor
-from iei.models.spec import POOLED, ImageTower, LoadRequest, ModelSpec
+from iei.models.spec import POOLED, ImageTower, LoadRequest, ModelSpec, TextTower
+from iei.models.text import TextModel, load_text
+from iei.models.text_architectures import TEXT_ARCHITECTURES, TWO_TOWERS
+from iei.models.tokenizer import TOKENIZER_FILE
+from iei.models.two_towers import load_two_towers
 from iei.models.vision import VisionModel
 from iei.models.weights import load_weights
 
@@ -24,21 +30,21 @@ class LoadedModel:
 
     spec: ModelSpec
     device: torch.device
-    image: VisionModel
+    image: VisionModel | None = None
+    text: TextModel | None = None
 
 
 def load_model(request: LoadRequest) -> LoadedModel:
-    """Downloads what is missing, loads it, and computes one picture. Raises StartupError, one helpful sentence."""
+    """Downloads what is missing, loads it, and computes one input. Raises StartupError, one helpful sentence."""
     placement = place(request)
     folder = find_folder(request)
-    model_type = read_config(folder)["model_type"]
-    architecture = architecture_of(model_type)
-    geometry = read_geometry(read_preprocessor(folder), model_type)
-    weights = load_weights(folder, architecture, placement, allow_pickle=request.allow_pickle)
-    image = VisionModel(weights, architecture, geometry, placement)
-    tower = _measure(image, placement)
-    _check_pooling(request, tower, architecture)
-    config = weights.module.config
+    model_type = supported(read_config(folder)["model_type"])
+    module, image, text = _load_towers(folder, model_type, placement, allow_pickle=request.allow_pickle)
+    image_tower = _measure(image, placement) if image else None
+    text_tower = text.tower() if text else None
+    if image_tower and text_tower:
+        image_tower = replace(image_tower, pooling=text_tower.pooling)
+    _check_pooling(request, image, [tower for tower in (image_tower, text_tower) if tower])
     spec = ModelSpec(
         name=request.name,
         id=request.id,
@@ -46,11 +52,12 @@ def load_model(request: LoadRequest) -> LoadedModel:
         model_type=model_type,
         device=str(placement.device),
         dtype=str(placement.dtype).removeprefix("torch."),
-        runtime=f"torch {torch.__version__.partition('+')[0]} ({config._attn_implementation})",
-        parameters=sum(weight.numel() for weight in weights.module.parameters()),
-        image=tower,
+        runtime=f"torch {torch.__version__.partition('+')[0]} ({module.config._attn_implementation})",
+        parameters=sum(weight.numel() for weight in module.parameters()),
+        image=image_tower,
+        text=text_tower,
     )
-    return LoadedModel(spec, placement.device, image)
+    return LoadedModel(spec, placement.device, image, text)
 
 
 def find_folder(request: LoadRequest) -> Path:
@@ -58,6 +65,26 @@ def find_folder(request: LoadRequest) -> Path:
     if request.id == "demo":
         return demo_folder(request.cache_dir)
     return fetch_checkpoint(request.id, request.revision, allow_pickle=request.allow_pickle)
+
+
+class _Towers(NamedTuple):
+    module: Any
+    """The transformers model."""
+    image: VisionModel | None = None
+    text: TextModel | None = None
+
+
+def _load_towers(folder: Path, model_type: str, placement: Placement, *, allow_pickle: bool) -> _Towers:
+    if model_type in TEXT_ARCHITECTURES:
+        text = load_text(folder, TEXT_ARCHITECTURES[model_type], placement, allow_pickle=allow_pickle)
+        return _Towers(text.model, text=text)
+    geometry = read_geometry(read_preprocessor(folder), model_type)
+    # Some carry a CLIP for its pictures alone, and leave its tokenizer out.
+    if model_type in TWO_TOWERS and (folder / TOKENIZER_FILE).is_file():
+        return _Towers(*load_two_towers(folder, model_type, geometry, placement, allow_pickle=allow_pickle))
+    architecture = ARCHITECTURES[model_type]
+    weights = load_weights(folder, architecture, placement, allow_pickle=allow_pickle)
+    return _Towers(weights.module, VisionModel(weights, architecture, geometry, placement))
 
 
 def _measure(image: VisionModel, placement: Placement) -> ImageTower:
@@ -83,16 +110,23 @@ def _measure(image: VisionModel, placement: Placement) -> ImageTower:
     )
 
 
-def _check_pooling(request: LoadRequest, tower: ImageTower, architecture: Architecture) -> None:
-    offered = [name for name in tower.outputs if name in POOLED]
+def _check_pooling(request: LoadRequest, image: VisionModel | None, towers: list[ImageTower | TextTower]) -> None:
+    offered = [name for name in POOLED if any(name in tower.outputs for tower in towers)]
     if request.pooling in ("auto", *offered):
         return
-    why = {
-        "cls": "its architecture has no class token",
-        "pooler": f"its checkpoint lacks the weights {architecture.pooler.weights}*"
-        if architecture.pooler
-        else "its architecture has no pooling of its own",
-    }.get(request.pooling, "it is not a pooling of images")
     raise StartupError(
-        f"{request.id} can't give the pooling {request.pooling}, {why}: set IEI_POOLING to one of {', '.join(offered)}."
+        f"{request.id} can't give the pooling {request.pooling}, {_why_not(request.pooling, image)}: "
+        f"set IEI_POOLING to one of {', '.join(offered)}."
     )
+
+
+def _why_not(pooling: str, image: VisionModel | None) -> str:
+    if image is None:
+        return "its texts have none such"
+    pooler = image.architecture.pooler
+    return {
+        "cls": "its architecture has no class token",
+        "pooler": f"its checkpoint lacks the weights {pooler.weights}*"
+        if pooler
+        else "its architecture has no pooling of its own",
+    }.get(pooling, "it is not a pooling of images")

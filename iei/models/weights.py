@@ -22,6 +22,7 @@ from safetensors import safe_open
 from iei.errors import StartupError
 from iei.models.architectures import Architecture
 from iei.models.device import Placement
+from iei.models.text_architectures import TextArchitecture
 
 UNUSED = ("mask_token", "num_batches_tracked")
 """Ends of the names of weights that only training uses: a checkpoint may lack them."""
@@ -37,7 +38,9 @@ class Weights:
     """Whether its own pooling can be offered: the checkpoint has the weights for it, or it needs none."""
 
 
-def load_weights(folder: Path, architecture: Architecture, placement: Placement, *, allow_pickle: bool) -> Weights:
+def load_weights(
+    folder: Path, architecture: Architecture | TextArchitecture, placement: Placement, *, allow_pickle: bool
+) -> Weights:
     """Raises StartupError that names what is missing, of the wrong shape or unreadable."""
     stored = _Stored.find(folder, allow_pickle)
     pooler = architecture.pooler
@@ -61,7 +64,11 @@ def load_weights(folder: Path, architecture: Architecture, placement: Placement,
 
 
 def _load(
-    folder: Path, architecture: Architecture, placement: Placement, stored: _Stored, options: Mapping[str, Any]
+    folder: Path,
+    architecture: Architecture | TextArchitecture,
+    placement: Placement,
+    stored: _Stored,
+    options: Mapping[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
     model_class = getattr(transformers, architecture.model)
     attention = placement.attention
@@ -95,9 +102,9 @@ def _load(
         ) from error
 
 
-def _config(folder: Path, architecture: Architecture) -> Any:
+def _config(folder: Path, architecture: Architecture | TextArchitecture) -> Any:
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    if architecture.tower is None:
+    if isinstance(architecture, TextArchitecture) or architecture.tower is None:
         return config
     tower = getattr(config, architecture.tower)
     if hasattr(tower, "projection_dim"):

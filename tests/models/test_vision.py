@@ -12,7 +12,7 @@ import transformers
 from numpy.typing import NDArray
 
 from iei.engine.runtimes.torch import TorchRuntime, load
-from iei.models.architectures import architecture_of
+from iei.models.architectures import ARCHITECTURES
 from iei.models.spec import LoadRequest
 from iei.models.weights import quiet
 from tests.models.checkpoints import FAMILIES, write_checkpoint
@@ -82,7 +82,7 @@ def test_a_small_picture_would_change_swin_for_good(tmp_path: Path) -> None:
         for side in (96, 224):
             with pytest.raises(RuntimeError, match="must match"):
                 model(pixel_values=torch.rand(1, 3, side, side))
-    assert architecture_of("swin").sizes == "fixed"
+    assert ARCHITECTURES["swin"].sizes == "fixed"
 
 
 @pytest.mark.parametrize("family", ["vit", "convnext", "swin", "dinov2", "clip"])

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iei.engine.batcher import MAX_TOKENS
 from iei.engine.runtimes import DeviceLost, Input, Outputs
 from iei.errors import StartupError
 from iei.models.device import cores
 from iei.models.load import LoadedModel, load_model
-from iei.models.spec import LoadRequest, Modality, ModelSpec
+from iei.models.spec import POOLED, LoadRequest, Modality, ModelSpec
 
 MAX_BATCH_CPU, MAX_BATCH_GPU = 8, 64
 
@@ -35,24 +36,41 @@ class TorchRuntime:
         self.spec: ModelSpec = replace(model.spec, max_batch=self.max_batch)
         self._device = model.device
         self._image = model.image
+        self._text = model.text
         self._staging = Staging(model.device)
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
         try:
             with torch.inference_mode():
-                return _fetched(self._image(self._staging.put(batch), outputs))
+                return self._texts(batch, outputs) if modality == "text" else self._pictures(batch, outputs)
         except RuntimeError as error:
             if self._lost():
                 raise DeviceLost(f"{self.spec.device} is lost: {error}") from error
             raise
 
+    def _pictures(self, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        assert self._image is not None
+        return _fetched(self._image(self._staging.put(batch), outputs))
+
+    def _texts(self, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        assert self._text is not None
+        padded = _fetched(self._text(*self._text.batch(batch), outputs))
+        return [
+            {name: vectors if name in POOLED else vectors[: len(text)] for name, vectors in row.items()}
+            for row, text in zip(padded, batch, strict=True)
+        ]
+
     def warm_up(self) -> None:
         """The largest batch, once, where kernels are picked and memory is taken on first use: on a GPU."""
-        if self._device.type == "cpu" or self.spec.image is None:
+        if self._device.type == "cpu":
             return
-        picture = np.zeros((*self.spec.image.geometry.size, 3), np.uint8)
         try:
-            self.run("image", [picture] * self.max_batch, ("mean",))
+            if self.spec.image:
+                picture = np.zeros((*self.spec.image.geometry.size, 3), np.uint8)
+                self.run("image", [picture] * self.max_batch, ("mean",))
+            if self.spec.text:
+                tokens = min(self.spec.text.max_tokens, MAX_TOKENS // self.max_batch)
+                self.run("text", [np.zeros(max(1, tokens), np.int32)] * self.max_batch, ("mean",))
         except torch.OutOfMemoryError as error:
             raise StartupError(
                 f"A batch of {self.max_batch} does not fit into the memory of {self.spec.device}: lower IEI_MAX_BATCH."

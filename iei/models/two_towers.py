@@ -1,0 +1,71 @@
+"""Checkpoints with a text side and an image side: loaded once, computed by either, into one space."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from iei.models.architectures import ARCHITECTURES, Pooler
+from iei.models.device import Placement
+from iei.models.sentence_transformers import Pipeline
+from iei.models.spec import Geometry
+from iei.models.text import TextModel
+from iei.models.text_architectures import TWO_TOWERS
+from iei.models.tokenizer import read_tokenizer
+from iei.models.vision import VisionModel
+from iei.models.weights import Weights, load_weights
+
+
+def load_two_towers(
+    folder: Path, model_type: str, geometry: Geometry, placement: Placement, *, allow_pickle: bool
+) -> tuple[Any, VisionModel, TextModel]:
+    """The transformers model, and its two sides. Their `pooler` outputs lie in the space that they share.
+
+    Raises:
+        StartupError: anything of either side is missing.
+    """
+    family = TWO_TOWERS[model_type]
+    tokenizer = read_tokenizer(folder)
+    module = load_weights(folder, family.text, placement, allow_pickle=allow_pickle).module
+    image = VisionModel(
+        Weights(_ImageSide(module), pooler=True),
+        replace(ARCHITECTURES[model_type], pooler=Pooler()),
+        geometry,
+        placement,
+    )
+    text = TextModel(
+        Weights(_TextSide(module), pooler=True),
+        family.text,
+        tokenizer,
+        Pipeline(pooling=("pooler",), normalize=False, lowercase=family.lowercase),
+        placement,
+        pads_to_longest=family.pads_to_longest,
+    )
+    return module, image, text
+
+
+class _ImageSide(nn.Module):
+    """Looks like a vision model of its own."""
+
+    def __init__(self, both: Any) -> None:
+        super().__init__()
+        self.both = both
+        self.config = both.config.vision_config
+
+    def forward(self, **inputs: Any) -> Any:
+        return self.both.get_image_features(**inputs)
+
+
+class _TextSide(nn.Module):
+    """Looks like a text model of its own."""
+
+    def __init__(self, both: Any) -> None:
+        super().__init__()
+        self.both = both
+        self.config = both.config.text_config
+
+    def forward(self, **inputs: Any) -> Any:
+        return self.both.get_text_features(**inputs)
