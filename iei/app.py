@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei import __version__
-from iei.dialects import kserve, openai, tei
+from iei.dialects import kserve, litserve, openai, tei
 from iei.dialects.wire import json_response
 from iei.engine.api import Engine
 from iei.errors import IEIError
@@ -59,7 +59,7 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
             Exception: _on_bug,
         },
     )
-    for dialect in (tei, openai, kserve):
+    for dialect in (tei, openai, kserve, litserve):
         app.include_router(dialect.router(embedder))
     return app
 
@@ -68,7 +68,7 @@ async def _end_when_orphaned(master: int) -> None:
     """Ends a forked worker whose master was killed: uvicorn's worker would serve on, with nobody to stop it."""
     if os.getpid() == master:
         return
-    while os.getppid() == master:
+    while os.getppid() == master:  # noqa: ASYNC110 - nothing announces that a parent has died
         await asyncio.sleep(1)
     log.error("the master process is gone: stopping")
     os.kill(os.getpid(), signal.SIGTERM)
@@ -79,7 +79,11 @@ def error_body(path: str) -> ErrorBody:
     return next((shape for prefix, shape in _ERROR_SHAPES if path.startswith(prefix)), tei.error_body)
 
 
-_ERROR_SHAPES: tuple[tuple[str, ErrorBody], ...] = (("/v1/", openai.error_body), ("/v2", kserve.error_body))
+_ERROR_SHAPES: tuple[tuple[str, ErrorBody], ...] = (
+    ("/v1/", openai.error_body),
+    ("/v2", kserve.error_body),
+    ("/predict", litserve.error_body),
+)
 
 
 async def _on_iei_error(request: Request, error: Exception) -> Response:

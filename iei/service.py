@@ -22,7 +22,7 @@ from iei.inputs.addresses import UrlPolicy
 from iei.inputs.budget import PixelBudget
 from iei.inputs.decode import DecodeLimits, decoded
 from iei.inputs.fetch import Fetcher
-from iei.inputs.geometry import to_pixels
+from iei.inputs.geometry import to_multiple, to_pixels
 from iei.inputs.sources import encoded_bytes, kind_of
 from iei.inputs.tokens import encode
 from iei.models.catalog import Catalog
@@ -156,6 +156,8 @@ class Embedder:
         tower = spec.tower_for(modality)
         if tower is None:
             raise InvalidField(f"model {spec.name!r} takes no {modality}s")
+        if options.resize_to_multiple and isinstance(tower, ImageTower) and not tower.any_size:
+            raise InvalidField(f"model {spec.name!r} takes pictures of one size only: unset IEI_PREDICT_RESIZE")
         default = tower.pooling if self.settings.pooling == "auto" else self.settings.pooling
         chosen = tuple(default if name == "default" else name for name in options.outputs)
         for name in chosen:
@@ -190,7 +192,10 @@ class Embedder:
         return await anyio.to_thread.run_sync(self._decode, source, spec.image, options, limiter=self._decoders)
 
     def _decode(self, source: str | bytes, tower: ImageTower, options: Options) -> Prepared:
-        data = source if isinstance(source, bytes) else encoded_bytes(source, self.settings.max_image_bytes)
+        data = encoded_bytes(source, self.settings.max_image_bytes)
+        if options.resize_to_multiple:
+            with decoded(data, self._limits) as image:
+                return to_multiple(image, tower.geometry, tower.stride, self.settings.max_patches)
         with decoded(data, self._limits, target=tower.geometry.size) as image:
             return to_pixels(image, tower.geometry, fast=self._limits.fast)
 

@@ -93,6 +93,10 @@ class Settings(BaseSettings):
     """URLs taken as images: `public` (the open internet), `off`, or domains with commas between (may be private)."""
     url_timeout_s: float = setting(10.0, "IEI_URL_TIMEOUT_S", gt=0)
     """The longest that one download may take in all, redirects included."""
+    predict_resize: Literal["processor", "multiple"] = setting("processor", "IEI_PREDICT_RESIZE")
+    """Size of pictures at `/predict`: the model's own, or theirs, rounded up to `multiple`s of the patch."""
+    max_patches: int = setting(4096, "IEI_MAX_PATCHES", ge=1)
+    """Most patches of a picture that keeps its size."""
     decode_threads: int = setting(0, "IEI_DECODE_THREADS", ge=0)
     """Threads that decode images in each worker. 0: one per core, at most 4."""
     fast_decode: bool = setting(False, "IEI_FAST_DECODE")

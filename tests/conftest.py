@@ -22,22 +22,20 @@ def demo_server(demo_cache: str) -> Iterator[Server]:
         yield server
 
 
-ZOO = ("swin", "dinov3_vit")
-"""Families of tests/models/checkpoints.py: one without a class token, one that takes pictures of any size."""
+ZOO = ("dinov3_vit", "swin")
+"""Families of tests/models/checkpoints.py: one that takes pictures of any size, one without a class token."""
 
 
 @pytest.fixture(scope="session")
-def zoo_server(demo_cache: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The demo model, and by their names tiny ones of the families of ZOO, for tests of what the demo can't do."""
+def zoo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Tiny models of the families of ZOO, by these names, for tests of what the demo model can't do."""
     from tests.models.checkpoints import write_checkpoint  # transformers takes seconds
 
     folder = tmp_path_factory.mktemp("zoo")
-    models = [f"{family}={write_checkpoint(family, folder / family)}" for family in ZOO]
     env = {
-        "IEI_MODELS": ",".join(["demo", *models]),
-        "IEI_MAX_LOADED_MODELS": str(len(models) + 1),
+        "IEI_MODELS": ",".join(f"{family}={write_checkpoint(family, folder / family)}" for family in ZOO),
+        "IEI_MAX_LOADED_MODELS": str(len(ZOO)),
         "IEI_PREDICT_RESIZE": "multiple",
-        "IEI_CACHE_DIR": demo_cache,
     }
     with serve(env, workers=1) as server:
         yield server

@@ -192,7 +192,7 @@ def _wanted(call: Call) -> dict[str, bool]:
 
 
 async def _as_json(vectors: Vectors, model: str) -> bytes:
-    fields = {"embedding_dim": vectors.shape[1], "embeddings": orjson.Fragment(await json_list(list(vectors)))}
+    fields = {"embedding_dim": vectors.shape[1], "embeddings": orjson.Fragment(await json_list(vectors))}
     return orjson.dumps({**fields, "model_id": model, "shape": vectors.shape})
 
 

@@ -204,5 +204,5 @@ def _binary(content: bytes | Vectors) -> bytes:
 async def _data(content: bytes | Vectors) -> object:
     if isinstance(content, bytes):
         return [content.decode()]
-    rows = await json_list(list(content))
+    rows = await json_list(content)
     return orjson.Fragment(rows.replace(b"],[", b",")[1:-1])  # flat, as other servers of this protocol have it

@@ -15,14 +15,10 @@ from starlette.responses import Response
 
 from iei import __version__
 from iei.dialects.items import input_of
-from iei.dialects.wire import SAMPLE, documented, json_response, parsed, vectors_response
+from iei.dialects.wire import SAMPLE, as_list, documented, json_response, parsed, vectors_response
 from iei.errors import IEIError, Unhealthy
 from iei.models.spec import Modality, Pooling
 from iei.service import Embedder, Options
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
 
 
 def _lowered(value: object) -> object:
@@ -32,7 +28,7 @@ def _lowered(value: object) -> object:
 class EmbedRequest(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    inputs: Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
+    inputs: Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str | list[str])]
     """Images (base64, data URIs or URLs) or texts; one, or a list."""
     normalize: bool | None = None
     """Divide each vector by its L2 norm. Default: IEI_NORMALIZE, and for texts what the model's own pipeline does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -75,6 +75,11 @@ def _fault(message: str) -> str:
     return message.removeprefix("Value error, ")
 
 
+def as_list(value: object) -> object:
+    """What a field's validator makes of a string where a list of them is wanted."""
+    return [value] if isinstance(value, str) else value
+
+
 def documented(model: type[BaseModel], examples: Mapping[str, object], media: str = JSON) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads its body with `parsed`, with example bodies by what they show."""
     schema = model.model_json_schema()
@@ -103,12 +108,18 @@ async def vectors_response(vectors: Sequence[npt.NDArray[np.float32]], embedding
     return json_response(await json_list(vectors), headers=timing_headers(embeddings))
 
 
-async def json_list(items: Sequence[Any]) -> bytes:
-    """Like `orjson.dumps(items)`, but lets others have the event loop between items: a picture's tokens take 6 ms."""
+async def json_list(items: Iterable[Any]) -> bytes:
+    """Like `orjson.dumps(items)`, but lets others have the event loop now and then: a picture's tokens take 6 ms.
+
+    Arrays are written row by row, however many dimensions they have.
+    """
     parts: list[bytes] = []
     written = 0
     for item in items:
-        parts.append(orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY))
+        if isinstance(item, np.ndarray) and item.ndim > 1:
+            parts.append(await json_list(item))
+        else:
+            parts.append(orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY))
         written += len(parts[-1])
         if written > 256 * 1024:
             written = 0

@@ -42,7 +42,8 @@ def to_multiple(image: Image.Image, geometry: Geometry, stride: int, max_patches
     columns, rows = (-(-side // stride) for side in image.size)
     if rows * columns > max_patches:
         raise InvalidInput(
-            f"{image.width}×{image.height} makes {rows * columns} patches, over the limit of {max_patches} per image"
+            f"{image.width}×{image.height} makes {rows * columns} patches, over the limit of {max_patches} "
+            "(IEI_MAX_PATCHES)"
         )
     size = (columns * stride, rows * stride)
     return _computed(image, size, (0, 0, *size), geometry, fast=False)

@@ -22,11 +22,14 @@ def kind_of(item: str) -> Kind:
     return next((kind for prefix, kind in _PREFIXES if start.startswith(prefix)), "base64")
 
 
-def encoded_bytes(item: str, max_bytes: int) -> bytes:
-    """The file inside `item`, which is base64 or a `data:` URI (a URL has to be fetched: `fetch.py`).
+def encoded_bytes(item: str | bytes, max_bytes: int) -> bytes:
+    """The file inside `item`: base64, a `data:` URI, or the file itself (a URL has to be fetched: `fetch.py`).
 
     Raises `EmptyInput` or `InvalidInput`.
     """
+    if isinstance(item, bytes):
+        _check_size(len(item), max_bytes)
+        return item
     decode = decode_data_uri if kind_of(item) == "data" else decode_base64
     return decode(item, max_bytes)
 
@@ -50,13 +53,16 @@ def decode_base64(text: str, max_bytes: int) -> bytes:
     """Strict base64 (RFC 4648, section 4: standard alphabet, padded, no line breaks) → bytes."""
     if not text:
         raise EmptyInput("is empty")
-    size = len(text) // 4 * 3 - text.count("=", -2)
-    if size > max_bytes:
-        raise InvalidInput(f"has {size} bytes, over the limit of {max_bytes} (IEI_MAX_IMAGE_BYTES)")
+    _check_size(len(text) // 4 * 3 - text.count("=", -2), max_bytes)
     try:
         return pybase64.b64decode(text, validate=True)
     except ValueError as error:
         raise InvalidInput(f"is not base64: {_fault(text)}: {excerpt(text)}") from error
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise InvalidInput(f"has {size} bytes, over the limit of {max_bytes} (IEI_MAX_IMAGE_BYTES)")
 
 
 def excerpt(text: str) -> str:

@@ -227,7 +227,7 @@ def test_what_is_not_there(demo_server: Server) -> None:
 
 
 def test_models_are_listed_and_named_in_the_path(zoo_server: Server) -> None:
-    assert httpx.get(f"{zoo_server.url}/v2/models").json()["models"][:2] == ["demo", "swin"]
+    assert httpx.get(f"{zoo_server.url}/v2/models").json()["models"][:2] == ["dinov3_vit", "swin"]
     for path in ("/v2/models/swin", "/v2/models/swin/versions/1"):
         answer = httpx.post(f"{zoo_server.url}{path}/infer", json=images(TEXTS[0]), timeout=60).json()
         assert answer["model_name"] == "swin"

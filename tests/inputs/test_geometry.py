@@ -178,5 +178,5 @@ def test_a_picture_of_whole_patches_is_left_as_it_is() -> None:
 
 
 def test_too_many_patches_are_refused_with_the_limit() -> None:
-    with pytest.raises(InvalidInput, match=r"^257×256 makes 272 patches, over the limit of 256 per image$"):
+    with pytest.raises(InvalidInput, match=r"^257×256 makes 272 patches, over the limit of 256 \(IEI_MAX_PATCHES\)$"):
         to_multiple(photo(257, 256), EXACT, 16, max_patches=256)

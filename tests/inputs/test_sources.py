@@ -101,6 +101,12 @@ def test_an_item_over_the_limit_is_refused_before_it_is_decoded() -> None:
         encoded_bytes("not base64 at all! " * 1000, LIMIT)
 
 
+def test_a_file_itself_is_bound_by_the_limit_too() -> None:
+    assert encoded_bytes(bytes(LIMIT), LIMIT) == bytes(LIMIT)
+    with pytest.raises(InvalidInput, match=r"^has 1001 bytes, over the limit of 1000 \(IEI_MAX_IMAGE_BYTES\)$"):
+        encoded_bytes(bytes(LIMIT + 1), LIMIT)
+
+
 @pytest.mark.parametrize("item", ["secret!" * 100, "data:" + "secret" * 500, "data:text/plain," + "secret" * 50])
 def test_messages_do_not_repeat_what_was_sent(item: str) -> None:
     with pytest.raises(IEIError) as caught:
