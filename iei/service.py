@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
-from typing import Literal
+from typing import Literal, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -29,6 +29,8 @@ from iei.models.catalog import Catalog
 from iei.models.spec import ImageTower, Modality, ModelSpec, TextTower
 from iei.settings import Settings
 
+S = TypeVar("S")
+T = TypeVar("T")
 Vectors = npt.NDArray[np.float32]
 Prepared = npt.NDArray[np.generic]
 
@@ -132,13 +134,7 @@ class Embedder:
             InvalidInputs: of its items.
             BackendFailed, ModelNotFound, Overloaded, Unhealthy: see iei.errors.
         """
-        if not inputs:
-            raise EmptyInput(f"{field} is empty: send at least one item", field)
-        if len(inputs) > self.settings.max_inputs:
-            raise InvalidField(
-                f"{field} has {len(inputs)} items, over the limit of {self.settings.max_inputs} (IEI_MAX_INPUTS)",
-                field,
-            )
+        self._check_count(len(inputs), field)
         with self._admitted(len(inputs)):
             spec = await self.describe(options.model)
             request = _Request(self, spec, options, self._deadline())
@@ -147,15 +143,39 @@ class Embedder:
             raise _summary(request.errors, field)
         return request.answer()
 
+    async def of_texts(self, items: Sequence[S], work: Callable[[S, TextTower], T], *, field: str) -> list[T]:
+        """`work`, of the tokenizer alone, on each of `items`, for the default model.
+
+        Raises:
+            EmptyInput, InvalidField: of the request as a whole.
+            InvalidInputs: of its items.
+        """
+        self._check_count(len(items), field)
+
+        def worked(tower: TextTower) -> list[T]:
+            results: list[T] = []
+            errors: dict[int, IEIError] = {}
+            for index, item in enumerate(items):
+                try:
+                    results.append(work(item, tower))
+                except IEIError as error:
+                    errors[index] = error
+            if errors:
+                raise _summary(errors, field)
+            return results
+
+        with self._admitted(len(items)):
+            tower = _tower(await self.describe(), "text")
+            assert isinstance(tower, TextTower)
+            return await anyio.to_thread.run_sync(worked, tower, limiter=self._decoders)
+
     def outputs_of(self, spec: ModelSpec, modality: Modality, options: Options) -> tuple[str, ...]:
         """The outputs that `options` mean for inputs of this kind.
 
         Raises:
             InvalidField: the model does not have them.
         """
-        tower = spec.tower_for(modality)
-        if tower is None:
-            raise InvalidField(f"model {spec.name!r} takes no {modality}s")
+        tower = _tower(spec, modality)
         if options.resize_to_multiple and isinstance(tower, ImageTower) and not tower.any_size:
             raise InvalidField(f"model {spec.name!r} takes pictures of one size only: unset IEI_PREDICT_RESIZE")
         default = tower.pooling if self.settings.pooling == "auto" else self.settings.pooling
@@ -198,6 +218,14 @@ class Embedder:
                 return to_multiple(image, tower.geometry, tower.stride, self.settings.max_patches)
         with decoded(data, self._limits, target=tower.geometry.size) as image:
             return to_pixels(image, tower.geometry, fast=self._limits.fast)
+
+    def _check_count(self, count: int, field: str) -> None:
+        if not count:
+            raise EmptyInput(f"{field} is empty: send at least one item", field)
+        if count > self.settings.max_inputs:
+            raise InvalidField(
+                f"{field} has {count} items, over the limit of {self.settings.max_inputs} (IEI_MAX_INPUTS)", field
+            )
 
     @contextmanager
     def _admitted(self, count: int) -> Iterator[None]:
@@ -269,6 +297,13 @@ class _Request:
                 "inference": fmean(result.inference_s for result, _ in in_order),
             },
         )
+
+
+def _tower(spec: ModelSpec, modality: Modality) -> ImageTower | TextTower:
+    tower = spec.tower_for(modality)
+    if tower is None:
+        raise InvalidField(f"model {spec.name!r} takes no {modality}s")
+    return tower
 
 
 _WHY_NOT = {

@@ -22,20 +22,26 @@ def demo_server(demo_cache: str) -> Iterator[Server]:
         yield server
 
 
-ZOO = ("dinov3_vit", "swin")
-"""Families of tests/models/checkpoints.py: one that takes pictures of any size, one without a class token."""
-
-
 @pytest.fixture(scope="session")
 def zoo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Tiny models of the families of ZOO, by these names, for tests of what the demo model can't do."""
+    """Tiny models, for what the demo can't do: `dinov3_vit`, the default, and `swin`, which has no class token."""
     from tests.models.checkpoints import write_checkpoint  # transformers takes seconds
 
     folder = tmp_path_factory.mktemp("zoo")
-    env = {
-        "IEI_MODELS": ",".join(f"{family}={write_checkpoint(family, folder / family)}" for family in ZOO),
-        "IEI_MAX_LOADED_MODELS": str(len(ZOO)),
-        "IEI_PREDICT_RESIZE": "multiple",
-    }
-    with serve(env, workers=1) as server:
+    models = [f"{family}={write_checkpoint(family, folder / family)}" for family in ("dinov3_vit", "swin")]
+    with serve({**_several(models), "IEI_PREDICT_RESIZE": "multiple"}, workers=1) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def text_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`clip`, tiny, for texts and pictures (the default), and `minilm`, with trained weights, for texts."""
+    from tests.models.text_checkpoints import trained_folder, write_text_checkpoint
+
+    clip = write_text_checkpoint("clip", tmp_path_factory.mktemp("texts") / "clip")
+    with serve(_several([f"clip={clip}", f"minilm={trained_folder()}"]), workers=1) as server:
+        yield server
+
+
+def _several(models: list[str]) -> dict[str, str]:
+    return {"IEI_MODELS": ",".join(models), "IEI_MAX_LOADED_MODELS": str(len(models))}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -15,9 +16,19 @@ from starlette.responses import Response
 
 from iei import __version__
 from iei.dialects.items import input_of
-from iei.dialects.wire import SAMPLE, as_list, documented, json_response, parsed, vectors_response
-from iei.errors import IEIError, Unhealthy
-from iei.models.spec import Modality, Pooling
+from iei.dialects.wire import (
+    SAMPLE,
+    as_list,
+    documented,
+    json_list,
+    json_response,
+    parsed,
+    timing_headers,
+    vectors_response,
+)
+from iei.errors import EmptyInput, IEIError, Unhealthy
+from iei.inputs import tokens
+from iei.models.spec import Modality, Pooling, TextTower
 from iei.service import Embedder, Options
 
 
@@ -25,9 +36,28 @@ def _lowered(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-class EmbedRequest(BaseModel):
+class TextOptions(BaseModel):
+    """What a request may say about its texts. Images don't mind."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+    truncate: bool | None = None
+    """Cut texts that are too long, instead of refusing them."""
+    truncation_direction: Annotated[Literal["left", "right"], BeforeValidator(_lowered)] | None = None
+    """The end at which texts are cut. Default: right."""
+    prompt_name: str | None = None
+    """One of the model's prompts, put before each text."""
+
+    def options(self, **others: Any) -> Options:
+        return Options(
+            truncate=self.truncate,
+            truncation_direction=self.truncation_direction or "right",
+            prompt_name=self.prompt_name,
+            **others,
+        )
+
+
+class EmbedRequest(TextOptions):
     inputs: Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str | list[str])]
     """Images (base64, data URIs or URLs) or texts; one, or a list."""
     normalize: bool | None = None
@@ -38,22 +68,39 @@ class EmbedRequest(BaseModel):
     """Keep this many leading values (before normalising)."""
     modality: Modality | None = None
     """What the inputs are, for a model that takes both. Default: data URIs of images are images, the rest is text."""
-    truncate: bool | None = None
-    """Cut texts that are too long, instead of refusing them."""
-    truncation_direction: Annotated[Literal["left", "right"], BeforeValidator(_lowered)] | None = None
-    """The end at which texts are cut. Default: right."""
-    prompt_name: str | None = None
-    """One of the model's prompts, put before each text. Images have none."""
 
-    def options(self, outputs: tuple[str, ...]) -> Options:
-        return Options(
-            outputs=outputs,
-            normalize=self.normalize,
-            dimensions=self.dimensions,
-            truncate=self.truncate,
-            truncation_direction=self.truncation_direction or "right",
-            prompt_name=self.prompt_name,
-        )
+
+class Sentences(BaseModel):
+    source_sentence: str
+    sentences: list[str]
+
+
+class SimilarityRequest(BaseModel):
+    inputs: Sentences
+    parameters: TextOptions | None = None
+
+
+class TokenizeRequest(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    inputs: Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str | list[str])]
+    add_special_tokens: bool = True
+    prompt_name: str | None = None
+    """One of the model's prompts, put before each text."""
+
+
+def _as_list_of_lists(value: object) -> object:
+    return [value] if isinstance(value, list) and value and not isinstance(value[0], list) else value
+
+
+class DecodeRequest(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    ids: Annotated[
+        list[list[int]], BeforeValidator(_as_list_of_lists, json_schema_input_type=list[int] | list[list[int]])
+    ]
+    """Ids of the tokens of one text, or of many."""
+    skip_special_tokens: bool = True
 
 
 def error_body(error: IEIError) -> bytes:
@@ -67,7 +114,8 @@ def router(embedder: Embedder) -> APIRouter:
     async def embedded(body: EmbedRequest, outputs: tuple[str, ...]) -> Response:
         spec = await embedder.describe()
         inputs = [input_of(item, spec, body.modality) for item in body.inputs]
-        embeddings = await embedder.embed(inputs, body.options(outputs))
+        options = body.options(outputs=outputs, normalize=body.normalize, dimensions=body.dimensions)
+        embeddings = await embedder.embed(inputs, options)
         return await vectors_response([item.vector for item in embeddings.items], embeddings)
 
     @routes.post("/embed", openapi_extra=documented(EmbedRequest, _EXAMPLES), response_model=list[list[float]])
@@ -84,6 +132,53 @@ def router(embedder: Embedder) -> APIRouter:
     async def embed_all(request: Request) -> Response:
         """One vector per token of each input: class, register and patch tokens, or positions, or tokens of a text."""
         return await embedded(await parsed(request, EmbedRequest), ("tokens",))
+
+    @routes.post(
+        "/similarity",
+        openapi_extra=documented(SimilarityRequest, {"two sentences compared with a third": _SIMILARITY}),
+        response_model=list[float],
+    )
+    async def similarity(request: Request) -> Response:
+        """Cosine similarity of each sentence to the source sentence, in the order of the sentences."""
+        body = await parsed(request, SimilarityRequest)
+        if not body.inputs.sentences:
+            raise EmptyInput("inputs.sentences is empty: send at least one", "inputs")
+        spec = await embedder.describe()
+        inputs = [input_of(item, spec) for item in (body.inputs.source_sentence, *body.inputs.sentences)]
+        options = (body.parameters or TextOptions()).options(normalize=True)
+        embeddings = await embedder.embed(inputs, options, field="[source_sentence, *sentences]")
+        source, *others = (item.vector for item in embeddings.items)
+        return json_response(await json_list(np.stack(others) @ source), headers=timing_headers(embeddings))
+
+    @routes.post(
+        "/tokenize",
+        openapi_extra=documented(TokenizeRequest, {"a text": {"inputs": "A cat on a mat"}}),
+        response_model=list[list[tokens.Token]],
+    )
+    async def tokenize(request: Request) -> Response:
+        """The tokens of each text."""
+        body = await parsed(request, TokenizeRequest)
+
+        def work(text: str, tower: TextTower) -> list[tokens.Token]:
+            return tokens.tokenize(
+                text, tower, add_special_tokens=body.add_special_tokens, prompt_name=body.prompt_name
+            )
+
+        return json_response(await json_list(await embedder.of_texts(body.inputs, work, field="inputs")))
+
+    @routes.post(
+        "/decode",
+        openapi_extra=documented(DecodeRequest, {"the tokens of a text": {"ids": [1, 2, 3]}}),
+        response_model=list[str],
+    )
+    async def decode(request: Request) -> Response:
+        """The text of each list of token ids."""
+        body = await parsed(request, DecodeRequest)
+
+        def work(ids: list[int], tower: TextTower) -> str:
+            return tokens.decode(ids, tower, skip_special_tokens=body.skip_special_tokens)
+
+        return json_response(await json_list(await embedder.of_texts(body.ids, work, field="ids")))
 
     @routes.get("/info", response_model=dict[str, Any])
     async def info() -> Response:
@@ -130,4 +225,10 @@ def router(embedder: Embedder) -> APIRouter:
 _EXAMPLES = {
     "one image": {"inputs": SAMPLE},
     "two images, each vector of length 1": {"inputs": [SAMPLE, SAMPLE], "normalize": True},
+}
+_SIMILARITY = {
+    "inputs": {
+        "source_sentence": "A cat sits on a mat",
+        "sentences": ["A kitten is lying on a rug", "Shares fell sharply on Monday"],
+    }
 }

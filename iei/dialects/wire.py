@@ -20,9 +20,11 @@ M = TypeVar("M", bound=BaseModel)
 
 JSON = "application/json"
 SAMPLE = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4cWMSAAT4Ao1pg1fHAAAAAElFTkSuQmCC"
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQMAAAD+wSzIAAAABlBMVEXIPCgoWqD5V/"
+    "YuAAAAGElEQVR42mNgYGBkYmJiYeJgEmBSYHIAAAHTAIw5zihvAAAAAElFTkSuQmCC"
 )
-"""A picture of one pixel, for examples that run."""
+"""A picture of 8×8 pixels, for examples that run."""
 
 
 async def parsed(request: Request, model: type[M]) -> M:

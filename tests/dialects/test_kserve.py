@@ -232,3 +232,22 @@ def test_models_are_listed_and_named_in_the_path(zoo_server: Server) -> None:
         answer = httpx.post(f"{zoo_server.url}{path}/infer", json=images(TEXTS[0]), timeout=60).json()
         assert answer["model_name"] == "swin"
         assert json.loads(answer["outputs"][0]["data"][0])["model_id"] == "swin"
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_texts_are_a_tensor_of_their_own(text_server: Server, binary: bool) -> None:
+    texts = ["a cat", "ein Kätzchen"]
+    with triton.InferenceServerClient(text_server.url.removeprefix("http://")) as client:
+        assert [tensor["name"] for tensor in client.get_model_metadata("clip")["inputs"]][:2] == ["image", "text"]
+        assert client.get_model_metadata("minilm")["inputs"][0]["name"] == "text"
+        wanted = triton.InferRequestedOutput("embedding", binary_data=binary)
+        for model in ("clip", "minilm"):
+            result = client.infer(model, [tensor("text", texts, binary=binary)], outputs=[wanted])
+            response = httpx.post(f"{text_server.url}/v1/embeddings", json={"model": model, "input": texts}).json()
+            vectors = result.as_numpy("embedding")
+            unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+            assert close(unit, np.array([item["embedding"] for item in response["data"]]))
+        with pytest.raises(InferenceServerException, match="takes no images"):
+            client.infer("minilm", [tensor("image", FILES, binary=True)])
+        with pytest.raises(InferenceServerException, match="one tensor of inputs"):
+            client.infer("clip", [tensor("text", texts, binary=True), tensor("image", FILES, binary=True)])

@@ -162,3 +162,67 @@ def test_imbeddings_need_a_class_token(zoo_server: Server) -> None:
     assert response.status_code == 422
     assert "no class token" in response.json()["detail"]
     assert post(zoo_server, {"model": "swin", "input": URIS}).status_code == 200
+
+
+SENTENCES = ["A cat sits on a mat", "A kitten is lying on a rug", "Shares fell sharply on Monday"]
+
+
+@pytest.fixture(scope="module")
+def text_client(text_server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{text_server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_texts_that_mean_the_same_are_close(text_client: openai.OpenAI) -> None:
+    """With trained weights."""
+    vectors = [item.embedding for item in text_client.embeddings.create(model="minilm", input=SENTENCES).data]
+    cosines = np.array(vectors) @ vectors[0]
+    assert cosines[0] == pytest.approx(1, abs=1e-5)
+    assert cosines[1] > 0.5 > 0.2 > cosines[2]
+
+
+def test_token_ids_are_texts(text_server: Server, text_client: openai.OpenAI) -> None:
+    """One list is one text; with or without the special tokens; usage counts these."""
+    texts = text_client.embeddings.create(model="clip", input=SENTENCES)
+    tokenized = httpx.post(f"{text_server.url}/tokenize", json={"inputs": SENTENCES}).json()
+    ids = [[token["id"] for token in text] for text in tokenized]
+    same = text_client.embeddings.create(model="clip", input=ids)
+    bare = text_client.embeddings.create(model="clip", input=[text[1:-1] for text in ids])
+    for response in (same, bare):
+        assert np.allclose(
+            [item.embedding for item in response.data], [item.embedding for item in texts.data], atol=1e-5
+        )
+        assert response.usage.prompt_tokens == sum(map(len, ids)) == texts.usage.prompt_tokens
+    one = text_client.embeddings.create(model="clip", input=ids[1])
+    assert np.allclose([item.embedding for item in one.data], [texts.data[1].embedding], atol=1e-5)
+
+
+def test_texts_and_images_in_one_request(text_client: openai.OpenAI) -> None:
+    def vectors(*inputs: str, **options: Any) -> np.ndarray:
+        return np.array(
+            [item.embedding for item in text_client.embeddings.create(model="clip", input=inputs, **options).data]
+        )
+
+    mixed = vectors("a cat", URIS[0])
+    assert np.allclose(mixed[:1], vectors("a cat"), atol=1e-5)
+    assert np.allclose(mixed[1:], vectors(base64_of(FIRST), extra_body={"modality": "image"}), atol=1e-5)
+    assert np.allclose(np.linalg.norm(mixed, axis=1), 1, atol=1e-5)
+
+
+def test_long_texts_are_refused_unless_cut(text_client: openai.OpenAI) -> None:
+    long = "cat " * 600
+    with pytest.raises(openai.BadRequestError, match="over the model's limit") as refused:
+        text_client.embeddings.create(model="minilm", input=["a cat", long])
+    assert refused.value.param == "input"
+    cut = text_client.embeddings.create(model="minilm", input=long, extra_body={"truncate": True})
+    assert cut.usage.prompt_tokens <= 512
+
+
+@pytest.mark.parametrize("ids", [[10**9], [[1], []]])
+def test_what_is_no_token_is_refused(text_client: openai.OpenAI, ids: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match="input"):
+        text_client.embeddings.create(model="minilm", input=ids)
+
+
+def test_other_models_are_listed_after_the_default(text_client: openai.OpenAI) -> None:
+    assert [model.id for model in text_client.models.list()] == ["clip", "minilm"]

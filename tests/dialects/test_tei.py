@@ -123,3 +123,77 @@ def test_inference_client_of_the_hub(demo_server: Server) -> None:
     assert np.allclose(client.feature_extraction([FIRST, SECOND], normalize=True)[0], vectors[0], atol=1e-5)
     with pytest.raises(HfHubHTTPError, match="not base64"):
         client.feature_extraction("no picture!")
+
+
+def test_inference_client_of_the_hub_with_texts(text_server: Server) -> None:
+    client = InferenceClient(base_url=text_server.url)
+    vectors = client.feature_extraction(["a cat", "a dog"], normalize=True)
+    expected = post(text_server, "/embed", {"inputs": ["a cat", "a dog"], "normalize": True}).json()
+    assert np.allclose(vectors, expected, atol=1e-5)
+    with pytest.raises(HfHubHTTPError, match="over the model's limit"):
+        client.feature_extraction("cat " * 1000)
+    cut = client.feature_extraction("cat " * 1000, truncate=True, truncation_direction="left")
+    assert cut.shape == (1, vectors.shape[1])
+
+
+def test_texts_and_pictures_in_one_request(text_server: Server) -> None:
+    mixed = post(text_server, "/embed", {"inputs": ["a cat", data_uri(jpeg()), FIRST], "truncate": True}).json()
+    alone = post(text_server, "/embed", {"inputs": FIRST, "modality": "image"}).json()
+    assert np.allclose(mixed[1], alone[0], atol=1e-5)
+    assert not np.allclose(mixed[2], alone[0], atol=1e-3), "without a word about it, base64 is a text"
+
+
+def test_similarity_is_the_cosine(text_server: Server) -> None:
+    sentences = ["a cat", "a dog on a mat", "stocks"]
+    inputs = {"source_sentence": "a cat", "sentences": sentences}
+    similarities = post(text_server, "/similarity", {"inputs": inputs, "parameters": {"truncate": True}}).json()
+    vectors = np.array(post(text_server, "/embed", {"inputs": sentences, "normalize": True}).json())
+    assert np.allclose(similarities, vectors @ vectors[0], atol=1e-5)
+    assert similarities[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_tokens_and_back(text_server: Server) -> None:
+    texts = ["a cat on a mat", "cats"]
+    tokenized = post(text_server, "/tokenize", {"inputs": texts}).json()
+    assert [set(token) for token in tokenized[0]] == [{"id", "text", "special", "start", "stop"}] * len(tokenized[0])
+    assert [token["special"] for token in tokenized[0]] == [True, *[False] * (len(tokenized[0]) - 2), True]
+    assert texts[0][tokenized[0][1]["start"] : tokenized[0][-2]["stop"]] == texts[0]
+    bare = post(text_server, "/tokenize", {"inputs": texts[0], "add_special_tokens": False}).json()
+    assert bare[0] == tokenized[0][1:-1]
+    ids = [[token["id"] for token in text] for text in tokenized]
+    assert post(text_server, "/decode", {"ids": ids}).json() == texts
+    assert post(text_server, "/decode", {"ids": ids[0]}).json() == texts[:1]
+    assert post(text_server, "/decode", {"ids": ids[0], "skip_special_tokens": False}).json() != texts[:1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/tokenize", {"inputs": []}, 400, "inputs is empty"),
+        ("/tokenize", {"inputs": ["a", ""]}, 400, "inputs[1]: is empty"),
+        ("/tokenize", {"inputs": "a", "prompt_name": "query"}, 422, "prompt"),
+        ("/tokenize", {"inputs": ["a"] * 1025}, 422, "IEI_MAX_INPUTS"),
+        ("/decode", {"ids": []}, 400, "ids is empty"),
+        ("/decode", {"ids": [[1], []]}, 400, "ids[1]: is empty"),
+        ("/decode", {"ids": [[1], [10**9]]}, 400, "ids[1]: has the token id 1000000000"),
+        ("/decode", {"ids": [-1]}, 400, "ids[0]"),
+        ("/decode", {"ids": "text"}, 422, "ids"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 400, "inputs.sentences is empty"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b", ""]}}, 400, "sentences][2]: is empty"),
+        ("/similarity", {"inputs": {"sentences": ["b"]}}, 422, "inputs.source_sentence"),
+        ("/similarity", {"inputs": ["a", "b"]}, 422, "inputs"),
+    ],
+)
+def test_errors_of_text_routes(text_server: Server, path: str, body: object, status: int, words: str) -> None:
+    response = post(text_server, path, body)
+    assert response.status_code == status
+    assert words in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/tokenize", {"inputs": "a"}), ("/decode", {"ids": [1]})], ids=["tokenize", "decode"]
+)
+def test_models_of_images_alone_have_no_tokens_of_texts(demo_server: Server, path: str, body: object) -> None:
+    response = post(demo_server, path, body)
+    assert response.status_code == 422
+    assert "takes no texts" in response.json()["error"]
