@@ -1,0 +1,124 @@
+"""Whatever a client sends, it is told what is wrong with it: never a 5xx, always JSON in the dialect's shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.pictures import base64_of, png
+from tests.servers import Server
+
+IMAGE = base64_of(png())
+
+
+def _tensor(data: Any, **fields: Any) -> dict[str, Any]:
+    return {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": data, **fields}]}
+
+
+BODIES: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "/embed": lambda value: {"inputs": value},
+    "/embed_all": lambda value: {"inputs": value},
+    "/similarity": lambda value: {"inputs": {"source_sentence": "a", "sentences": value}},
+    "/tokenize": lambda value: {"inputs": value},
+    "/decode": lambda value: {"ids": value},
+    "/invocations": lambda value: {"inputs": value},
+    "/v1/embeddings": lambda value: {"model": "demo", "input": value},
+    "/v2/models/demo/infer": lambda value: _tensor(value),
+    "/predict": lambda value: {"image_data": value},
+}
+VALUES: dict[str, Any] = {
+    "null": None,
+    "true": True,
+    "number": 1e400,
+    "huge": 10**400,
+    "object": {"a": {"b": [1]}},
+    "nested": [[[["a"]]]],
+    "deep": json.loads("[" * 100 + "]" * 100),
+    "mixture": ["a", 1, None, {"image_url": 7}],
+    "empty strings": ["", ""],
+    "zero byte": "\0",
+    "surrogates": "\ud800",
+    "not ASCII": "ü" * 10,
+    "spaces": "   ",
+    "prefix": "data:",
+    "data URI without data": "data:image/png;base64,",
+    "data URI of text": "data:text/html;base64,AAAA",
+    "URL without a host": "http://",
+    "URL of a loopback host": "http://127.0.0.1:1/a.png",
+    "file URL": "file:///etc/passwd",
+    "not padded": IMAGE.rstrip("=")[:-1],
+    "cut": base64_of(png()[:500]),
+}
+SHAPES: dict[str, set[str]] = {
+    "/v1/": {"error", "detail"},
+    "/v2/": {"error"},
+    "/predict": {"detail"},
+    "/": {"error", "error_type", "detail"},
+}
+
+
+def _is_refused_in_shape(path: str, response: httpx.Response) -> bool:
+    shape = next(shape for prefix, shape in SHAPES.items() if path.startswith(prefix))
+    return 400 <= response.status_code < 500 and response.json().keys() == shape
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_bad_values_are_refused(demo_server: Server, path: str) -> None:
+    with httpx.Client(base_url=demo_server.url, timeout=60) as client:
+        for name, value in VALUES.items():
+            response = client.post(path, content=json.dumps(BODIES[path](value)), headers=JSON)
+            assert _is_refused_in_shape(path, response), f"{name}: {response.status_code} {response.text[:200]}"
+
+
+JSON = {"content-type": "application/json"}
+RAW: dict[str, tuple[bytes, dict[str, str]]] = {
+    "nothing": (b"", JSON),
+    "no JSON": (b"{", JSON),
+    "not UTF-8": (b'{"inputs": "\xff"}', JSON),
+    "NaN": (b"NaN", JSON),
+    "a bomb of brackets": (b"[" * 100_000, JSON),
+    "keys twice": (b'{"inputs": "a", "inputs": "b", "image_data": "a", "input": "b"}', JSON),
+    "another type": (b"inputs=a", {"content-type": "application/x-www-form-urlencoded"}),
+    "a type that is none": (b"{}", {"content-type": "\xfc/\xff"}),
+    "compressed": (b"\x1f\x8b\x08\0\0\0\0\0", {**JSON, "content-encoding": "gzip"}),
+    "another alphabet": (
+        json.dumps({"inputs": "a"}).encode("utf-16"),
+        {"content-type": "application/json; charset=utf-16"},
+    ),
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_bad_bodies_are_refused(demo_server: Server, path: str) -> None:
+    with httpx.Client(base_url=demo_server.url, timeout=60) as client:
+        for name, (content, headers) in RAW.items():
+            encoded = [(key.encode(), value.encode("latin-1")) for key, value in headers.items()]
+            response = client.post(path, content=content, headers=encoded)
+            assert _is_refused_in_shape(path, response), f"{name}: {response.status_code} {response.text[:200]}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/models/%00",
+        "/v2/models/%ff%fe/ready",
+        "/v2/models/demo/versions/%2e%2e",
+        "/v2/models/..%2f..%2fetc/passwd/ready",
+        "/v1/models/%ff",
+        "/v1/models/" + "a" * 5000,
+        "/%ff",
+        "/embed/../v1/nothing",
+    ],
+)
+def test_bad_paths_are_refused(demo_server: Server, path: str) -> None:
+    response = httpx.get(demo_server.url + path)
+    assert response.status_code == 404
+    assert len(response.text) < 2000
+
+
+def test_none_of_this_was_news_to_the_server(demo_server: Server) -> None:
+    assert "Traceback" not in demo_server.log
