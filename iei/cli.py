@@ -46,9 +46,9 @@ def embed(arguments: argparse.Namespace) -> None:
 
 def models(_: argparse.Namespace) -> None:
     """List the kinds of model that can be served."""
-    from iei.models.architectures import ARCHITECTURES
+    from iei.models.families import FAMILIES
 
-    print("\n".join(sorted(ARCHITECTURES)))
+    print("\n".join(f"{model_type:24}{', '.join(takes)}" for model_type, takes in sorted(FAMILIES.items())))
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

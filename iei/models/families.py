@@ -1,10 +1,20 @@
-"""Which `model_type`s can be served: the rows of all tables, by what they take."""
+"""Which `model_type`s can be served: the rows of all tables, and what they take."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from iei.errors import StartupError
 from iei.models.architectures import ARCHITECTURES
+from iei.models.spec import Modality
 from iei.models.text_architectures import TEXT_ARCHITECTURES, TWO_TOWERS
+
+FAMILIES: Mapping[str, tuple[Modality, ...]] = {
+    **dict.fromkeys(ARCHITECTURES, ("image",)),
+    **dict.fromkeys(TEXT_ARCHITECTURES, ("text",)),
+    **dict.fromkeys(TWO_TOWERS, ("image", "text")),
+}
+"""`model_type` → what a whole checkpoint of it takes."""
 
 
 def supported(model_type: object) -> str:
@@ -13,12 +23,13 @@ def supported(model_type: object) -> str:
     Raises:
         StartupError: no table has it; with the list of all that have a row.
     """
-    if isinstance(model_type, str) and model_type in {*ARCHITECTURES, *TEXT_ARCHITECTURES, *TWO_TOWERS}:
+    if isinstance(model_type, str) and model_type in FAMILIES:
         return model_type
-    of_images, of_texts, of_both = (
-        ", ".join(sorted(rows)) for rows in (ARCHITECTURES.keys() - TWO_TOWERS.keys(), TEXT_ARCHITECTURES, TWO_TOWERS)
-    )
     raise StartupError(
-        f"model_type {model_type!r} is not supported: choose a model of one of the types {of_images} for images, "
-        f"{of_texts} for texts, {of_both} for both."
+        f"model_type {model_type!r} is not supported: choose a model of one of the types {_taking('image')} for "
+        f"images, {_taking('text')} for texts, {_taking('image', 'text')} for both."
     )
+
+
+def _taking(*modalities: Modality) -> str:
+    return ", ".join(sorted(model_type for model_type, takes in FAMILIES.items() if takes == modalities))

@@ -170,6 +170,13 @@ class TestTextsAndPictures:
         assert "'patch_mean' is not offered" in message
 
 
+def test_info_says_what_a_model_takes(minilm: App, both: App) -> None:
+    texts, towers = (app.client.get("/info").json() for app in (minilm, both))
+    assert (texts["modalities"], texts["dim"], texts["max_input_length"]) == (["text"], 384, 256)
+    assert towers["modalities"] == ["image", "text"]
+    assert towers["dim"] == both.embed("a cat").shape[1]
+
+
 def test_without_a_tokenizer_it_takes_pictures_only(tmp_path: Path) -> None:
     for app in _served(write_checkpoint("clip", tmp_path)):
         assert app.embed(base64_of(png())).shape == (1, 32)
