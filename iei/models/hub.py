@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
+DENSE_PICKLES = ("*_Dense/pytorch_model.bin",)
 DESCRIPTIONS = (
     "config.json",
     "preprocessor_config.json",
@@ -116,7 +117,7 @@ def _download(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
 def _weights(model_id: str, files: list[str], allow_pickle: bool) -> tuple[str, ...]:
     """Patterns of the weights to take."""
     if any(_match(file, SAFETENSORS) for file in files):
-        return SAFETENSORS
+        return (*SAFETENSORS, *(DENSE_PICKLES if allow_pickle else ()))
     if not any(_match(file, PICKLES) for file in files):
         raise StartupError(f"{model_id} has no model.safetensors on the hub: it holds no weights for transformers.")
     if not allow_pickle:
@@ -124,7 +125,7 @@ def _weights(model_id: str, files: list[str], allow_pickle: bool) -> tuple[str, 
             f"{model_id} has its weights in a pickle only: convert them to safetensors, or set IEI_ALLOW_PICKLE=true "
             "if you trust its source."
         )
-    return PICKLES
+    return (*PICKLES, *DENSE_PICKLES)
 
 
 def _match(file: str, patterns: Iterable[str]) -> bool:

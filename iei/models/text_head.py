@@ -72,13 +72,13 @@ def _load_dense(layer: Dense, allow_pickle: bool) -> tuple[nn.Linear, nn.Module]
 
 
 def _weights(layer: Dense, allow_pickle: bool) -> dict[str, Tensor]:
-    file, pickle = layer.folder / "model.safetensors", layer.folder / "pytorch_model.bin"
-    if not file.is_file() and pickle.is_file() and not allow_pickle:
-        raise StartupError(
-            f"{layer.folder} has its weights in a pickle only: convert it to safetensors, or set "
-            "IEI_ALLOW_PICKLE=true if you trust its source."
-        )
-    return _read(file if file.is_file() else pickle)
+    for name in ("model.safetensors", *(("pytorch_model.bin",) if allow_pickle else ())):
+        if (layer.folder / name).is_file():
+            return _read(layer.folder / name)
+    raise StartupError(
+        f"{layer.folder} has no model.safetensors: if it has a pickle instead (pytorch_model.bin), convert it, or set "
+        "IEI_ALLOW_PICKLE=true if you trust its source."
+    )
 
 
 def _read(file: Path) -> dict[str, Tensor]:

@@ -106,13 +106,24 @@ def test_takes_what_is_needed_and_nothing_else(hub: FakeHub, client: Client, tin
 
 
 def test_takes_what_text_needs_too(hub: FakeHub, client: Client, tiny: Path) -> None:
-    texts = {"tokenizer.json", "modules.json", "config_sentence_transformers.json", "1_Pooling/config.json"}
-    for name in texts:
+    texts = {
+        "tokenizer.json",
+        "modules.json",
+        "config_sentence_transformers.json",
+        "sentence_bert_config.json",
+        "1_Pooling/config.json",
+        "2_Dense/config.json",
+        "2_Dense/model.safetensors",
+    }
+    pickle = "3_Dense/pytorch_model.bin"
+    for name in (*texts, pickle):
         (tiny / name).parent.mkdir(exist_ok=True)
         (tiny / name).write_text(json.dumps({"file": name}))
     hub.add("someone/tiny", tiny)
     client.fetch("someone/tiny")
     assert hub.downloaded() == NEEDED | texts
+    client.fetch("someone/tiny", allow_pickle=True)
+    assert hub.downloaded() == NEEDED | texts | {pickle}
 
 
 def test_a_log_gets_lines(hub: FakeHub, client: Client, tiny: Path) -> None:
