@@ -37,7 +37,7 @@ from iei.engine.frames import (
     outputs_named,
 )
 from iei.engine.launch import EngineAddress, LaunchedEngine
-from iei.errors import BackendFailed, IEIError, Overloaded, Unhealthy
+from iei.errors import BackendFailed, IEIError, InvalidInput, Overloaded, Unhealthy
 from iei.models.catalog import catalog
 from iei.models.spec import MODALITIES, POOLED, ImageTower, Modality, ModelSpec
 from iei.settings import Settings
@@ -93,11 +93,15 @@ class Link:
         """Sends a job and waits for its reply. Returns the reply and what the engine wrote.
 
         Raises:
+            InvalidInput: the arena has not the room for it.
             Unhealthy: the job was running in two engines that died.
             TimeoutError: no reply, long after the deadline.
         """
         async with asyncio.timeout(max(0.0, frame.deadline - time.monotonic()) + REPLY_GRACE_S):
-            slot = await self._arena.reserve(frame.slot_bytes)
+            try:
+                slot = await self._arena.reserve(frame.slot_bytes)
+            except ValueError as error:
+                raise InvalidInput(f"is too large, or its outputs are: {error}") from error
         frame = frame._replace(slot=slot, job=next(self._ids))
         self._arena.memory.view(slot, 1)[0] = Progress.WAITING
         if content is not None:

@@ -21,7 +21,7 @@ from iei.engine.api import Result
 from iei.engine.client import EngineClient
 from iei.engine.frames import FRAME_BYTES, Hello, Kind, Submit
 from iei.engine.launch import EngineAddress
-from iei.errors import BackendFailed, Overloaded, Unhealthy
+from iei.errors import BackendFailed, InvalidInput, Overloaded, Unhealthy
 from tests.engine.known_engine import DEADLY, FAILING, MODELS, SLOW, SLOW_S
 from tests.engine.runtimes_for_tests import SPEC, picture
 
@@ -121,6 +121,17 @@ def test_more_jobs_than_the_arena_holds_wait_their_turn(engines: KnownEngines) -
         async with connected(engines, arena_bytes=4096) as client:
             for value, result in enumerate(await asyncio.gather(*ask_all(client, range(60)))):
                 assert_answered(value, result)
+
+    asyncio.run(scenario())
+
+
+def test_what_the_arena_can_not_hold_is_refused(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines, arena_bytes=4096) as client:
+            large = np.zeros((40, 40, 3), np.uint8)
+            with pytest.raises(InvalidInput, match=r"4096 \(IEI_ARENA_BYTES\)"):
+                await client.run(SPEC, "image", large, ("mean",), deadline=time.monotonic() + 30)
+            assert_answered(1, await ask(client, 1))
 
     asyncio.run(scenario())
 
