@@ -43,9 +43,7 @@ class TextModel(nn.Module):
         placement: Placement,
         *,
         head: TextHead | None = None,
-        pads_to_longest: bool = False,
     ) -> None:
-        """`pads_to_longest`: pad to the longest text that the model takes, not to the longest of a batch."""
         super().__init__()
         self.model = weights.module
         if hasattr(self.model.config, "use_cache"):
@@ -56,8 +54,8 @@ class TextModel(nn.Module):
         self._pipeline = pipeline
         self._device = placement.device
         self._max_tokens = self._limit()
-        self._pad_to = self._max_tokens if pads_to_longest else None
-        self._pad_id = tokenizer.pad_id if tokenizer.pad_id is not None else self.model.config.pad_token_id or 0
+        self._pad_to = self._max_tokens if architecture.fixed_length else None
+        self._pad_id = self._padding()
         self.pooling = "pooler" if head else pipeline.pooling[0]
         """What the checkpoint was trained for."""
         own = ("pooler",) if head or weights.pooler else ()
@@ -98,7 +96,7 @@ class TextModel(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor, outputs: Collection[str]) -> dict[str, Tensor]:
         """What `batch` gives. Output name → float32 [B, dim], or [B, L, dim] with rows for the padding, too."""
-        result = self.model(input_ids=ids, attention_mask=mask.long() if self._architecture.masked else None)
+        result = self.model(input_ids=ids, attention_mask=None if self._pad_to else mask.long())
         tokens = result.last_hidden_state.to(torch.float32)
         return {name: self._output(name, tokens, mask, result) for name in outputs}
 
@@ -109,6 +107,12 @@ class TextModel(nn.Module):
             return TEXT_POOLINGS[name](tokens, mask)
         pooled: Tensor = self.head(tokens, mask) if self.head else result.pooler_output.to(torch.float32)
         return pooled
+
+    def _padding(self) -> int:
+        """The tokenizer's, unless that was added to the tokenizer alone and has no embedding."""
+        config = self.model.config
+        known = (self._tokenizer.pad_id, config.pad_token_id)
+        return next((id for id in known if id is not None and 0 <= id < config.vocab_size), 0)
 
     def _limit(self) -> int:
         """Longest text, special tokens included."""

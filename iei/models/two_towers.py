@@ -27,9 +27,9 @@ def load_two_towers(
     Raises:
         StartupError: anything of either side is missing.
     """
-    family = TWO_TOWERS[model_type]
+    architecture = TWO_TOWERS[model_type]
     tokenizer = read_tokenizer(folder)
-    module = load_weights(folder, family.text, placement, allow_pickle=allow_pickle).module
+    module = load_weights(folder, architecture, placement, allow_pickle=allow_pickle).module
     image = VisionModel(
         Weights(_ImageSide(module), pooler=True),
         replace(ARCHITECTURES[model_type], pooler=Pooler()),
@@ -38,11 +38,10 @@ def load_two_towers(
     )
     text = TextModel(
         Weights(_TextSide(module), pooler=True),
-        family.text,
+        architecture,
         tokenizer,
-        Pipeline(pooling=("pooler",), normalize=False, lowercase=family.lowercase),
+        Pipeline(pooling=("pooler",), normalize=False, lowercase=architecture.lowercase),
         placement,
-        pads_to_longest=family.pads_to_longest,
     )
     return module, image, text
 

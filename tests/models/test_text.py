@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from iei.engine.execute import Failure, Task, execute
 from iei.engine.runtimes.torch import load
@@ -32,6 +33,19 @@ def test_batches_are_padded_behind_the_text(family: str, length: int, pad_id: in
     for row, text in enumerate(TEXTS):
         assert ids[row].tolist() == [*text.tolist(), *[pad_id] * (length - len(text))]
         assert mask[row].tolist() == [1.0] * len(text) + [0.0] * (length - len(text))
+
+
+def test_padding_that_only_the_tokenizer_knows_is_not_computed(tmp_path: Path) -> None:
+    """As where a pad token was added to a decoder's tokenizer for training, and its embeddings were not enlarged."""
+    write_text_checkpoint("qwen3", tmp_path, pad_token="<pad>")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer.add_special_tokens([f"<{number}>" for number in range(300)] + ["<pad>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert tokenizer.token_to_id("<pad>") > 512
+    runtime = load(LoadRequest("tiny", str(tmp_path), threads=1))
+    together = runtime.run("text", TEXTS, ["last"])
+    for text, row in zip(TEXTS, together, strict=True):
+        assert np.abs(runtime.run("text", [text], ["last"])[0]["last"] - row["last"]).max() <= 1e-5
 
 
 def test_an_id_without_an_embedding_fails_alone(tmp_path: Path) -> None:
