@@ -14,7 +14,6 @@ try:
     settings = read_settings()
     logs.configure(settings.log_level)
     engines = launch_engines(settings)
+    app = create_app(settings, connect(engines, settings))
 except StartupError as error:
     raise SystemExit(f"iei: {error}") from None
-
-app = create_app(settings, connect(engines, settings))

@@ -25,7 +25,7 @@ _MARK = "TESTED_SERVER"
 """Environment variable that tells a server's processes, however they were started, from all others."""
 _SETTINGS = ("IEI_", "IMAGE_EMBEDDING_MODEL", "MODEL_", "POOLING_STRATEGY", "NORMALIZE_EMBEDDINGS", "GUNICORN_")
 """Beginnings of variables that would change a tested server, were they set outside."""
-_ADDRESS = re.compile(r"(?:Listening at:|address) +(http://127\.0\.0\.1:\d+)")
+_ADDRESS = re.compile(r"(?:Listening at:|address|Uvicorn running on) +(http://127\.0\.0\.1:\d+)")
 
 
 class ServerDied(AssertionError):
