@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -11,38 +12,43 @@ from torch import Tensor
 
 from iei.engine.batcher import MAX_TOKENS
 from iei.engine.runtimes import DeviceLost, Input, Outputs
+from iei.engine.runtimes.lanes import Lanes
 from iei.errors import StartupError
 from iei.models.device import cores
 from iei.models.load import LoadedModel, load_model
 from iei.models.spec import POOLED, LoadRequest, Modality, ModelSpec
 
-MAX_BATCH_CPU, MAX_BATCH_GPU = 8, 64
+MAX_BATCH_PER_CORE, MAX_BATCH_GPU = 4, 64
 
 
 def load(request: LoadRequest) -> TorchRuntime:
     """The model of `request`, warm. Raises StartupError, one sentence that says what to do."""
-    torch.set_num_threads(request.threads or cores())
-    runtime = TorchRuntime(load_model(request), request.max_batch)
+    runtime = TorchRuntime(load_model(request), request.max_batch, request.threads)
     runtime.warm_up()
     return runtime
 
 
 class TorchRuntime:
-    """Implements `Runtime`. Not thread-safe: batches are staged in one buffer."""
+    """Implements `Runtime`. Not thread-safe: batches are staged in reused buffers."""
 
-    def __init__(self, model: LoadedModel, max_batch: int = 0) -> None:
-        """`max_batch` 0: the device's default."""
-        self.max_batch = max_batch or (MAX_BATCH_CPU if model.device.type == "cpu" else MAX_BATCH_GPU)
-        self.spec: ModelSpec = replace(model.spec, max_batch=self.max_batch)
+    def __init__(self, model: LoadedModel, max_batch: int = 0, threads: int = 0) -> None:
+        """`max_batch` 0: the device's default. `threads` 0: as many as there are cores."""
+        threads = threads or cores()
         self._device = model.device
+        self._lanes = Lanes(threads) if model.device.type == "cpu" else None
+        self.max_batch = max_batch or (MAX_BATCH_PER_CORE * threads if self._lanes else MAX_BATCH_GPU)
+        self.spec: ModelSpec = replace(model.spec, max_batch=self.max_batch)
         self._image = model.image
         self._text = model.text
         self._staging = Staging(model.device)
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
-        try:
+        def forward(part: Sequence[Input]) -> list[Outputs]:
             with torch.inference_mode():
-                return self._texts(batch, outputs) if modality == "text" else self._pictures(batch, outputs)
+                return self._texts(part, outputs) if modality == "text" else self._pictures(part, outputs)
+
+        try:
+            return self._lanes.run(forward, batch) if self._lanes else forward(batch)
         except RuntimeError as error:
             if self._lost():
                 raise DeviceLost(f"{self.spec.device} is lost: {error}") from error
@@ -87,8 +93,8 @@ class TorchRuntime:
         return False
 
 
-class Staging:
-    """Inputs side by side in one reused buffer; pinned for a GPU, whose copy engine then reads it by itself."""
+class Staging(threading.local):
+    """Inputs side by side in a reused buffer, one for each thread; pinned for a GPU: its copy engine reads it alone."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
