@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "IEI_DTYPE")
     """Precision of weights and forward. `auto`: float32 on CPU; on a GPU bfloat16 where it has it, else float16."""
     max_batch: int = setting(0, "IEI_MAX_BATCH", ge=0, le=4096)
-    """Most inputs in one forward. 0: the device's default (8 on a CPU, 64 on a GPU)."""
+    """Most inputs in one forward. 0: the device's default (4 per core on a CPU, 64 on a GPU)."""
     threads: int = setting(0, "IEI_THREADS", ge=0)
     """CPU threads of one forward. 0: as many as there are cores."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = setting("auto", "IEI_ATTENTION")
