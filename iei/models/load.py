@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from iei.errors import StartupError
 from iei.models.architectures import ARCHITECTURES
@@ -14,6 +16,7 @@ from iei.models.demo import demo_folder
 from iei.models.device import Placement, place
 from iei.models.families import supported
 from iei.models.hub import fetch_checkpoint, read_config, revision_of
+from iei.models.onednn import pack_linears
 from iei.models.preprocessor import read_geometry, read_preprocessor
 from iei.models.spec import POOLED, ImageTower, LoadRequest, ModelSpec, TextTower
 from iei.models.text import TextModel, load_text
@@ -45,6 +48,9 @@ def load_model(request: LoadRequest) -> LoadedModel:
     if image_tower and text_tower:
         image_tower = replace(image_tower, pooling=text_tower.pooling)
     _check_pooling(request, image, [tower for tower in (image_tower, text_tower) if tower])
+    parameters = sum(weight.numel() for weight in module.parameters())
+    on_cpu = placement.device.type == "cpu" and placement.dtype == torch.float32
+    packed = on_cpu and pack_linears(module, lambda: _probe(image, text))
     spec = ModelSpec(
         name=request.name,
         id=request.id,
@@ -52,8 +58,9 @@ def load_model(request: LoadRequest) -> LoadedModel:
         model_type=model_type,
         device=str(placement.device),
         dtype=str(placement.dtype).removeprefix("torch."),
-        runtime=f"torch {torch.__version__.partition('+')[0]} ({module.config._attn_implementation})",
-        parameters=sum(weight.numel() for weight in module.parameters()),
+        runtime=f"torch {torch.__version__.partition('+')[0]} "
+        f"({module.config._attn_implementation}{', oneDNN' if packed else ''})",
+        parameters=parameters,
         image=image_tower,
         text=text_tower,
     )
@@ -108,6 +115,18 @@ def _measure(image: VisionModel, placement: Placement) -> ImageTower:
         stride=image.architecture.stride(image.model.config),
         any_size=image.architecture.sizes != "fixed",
     )
+
+
+def _probe(image: VisionModel | None, text: TextModel | None) -> list[Tensor]:
+    """All that the model gives for one noisy picture and one short text."""
+    results: list[Tensor] = []
+    if image:
+        noise = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (1, *image.geometry.size, 3), generator=noise).to(torch.float32)
+        results += image(pixels, image.outputs).values()
+    if text:
+        results += text(*text.batch([np.arange(8, dtype=np.int32)]), text.outputs).values()
+    return results
 
 
 def _check_pooling(request: LoadRequest, image: VisionModel | None, towers: list[ImageTower | TextTower]) -> None:

@@ -32,7 +32,7 @@ def test_spec_says_what_was_loaded(tmp_path: Path) -> None:
     assert spec.parameters == sum(weight.numel() for weight in model.parameters())
     assert (spec.name, spec.id, spec.revision) == ("tiny", str(tmp_path), "v2")
     assert (spec.model_type, spec.device, spec.dtype) == ("dinov2_with_registers", "cpu", "float32")
-    assert spec.runtime == f"torch {torch.__version__.partition('+')[0]} (sdpa)"
+    assert spec.runtime == f"torch {torch.__version__.partition('+')[0]} (sdpa, oneDNN)"
     assert spec.image is not None
     assert (spec.image.tokens, spec.image.patches, spec.image.stride) == (261, 256, 14)
     assert spec.text is None
@@ -40,7 +40,7 @@ def test_spec_says_what_was_loaded(tmp_path: Path) -> None:
 
 
 def test_attention_on_request(tmp_path: Path) -> None:
-    assert _load(write_checkpoint("vit", tmp_path), attention="eager").runtime.endswith("(eager)")
+    assert _load(write_checkpoint("vit", tmp_path), attention="eager").runtime.endswith("(eager, oneDNN)")
 
 
 def test_attention_that_the_model_has_not_is_refused(tmp_path: Path) -> None:

@@ -105,14 +105,10 @@ def test_shapes_that_differ_are_an_error_of_this_batch_only(runtime: TorchRuntim
     assert len(runtime.run("image", _pictures(1), ["mean"])) == 1
 
 
-def test_batch_of_a_cpu(folder: Path, runtime: TorchRuntime) -> None:
-    assert runtime.max_batch == 8
-    assert load(LoadRequest("tiny", str(folder), device="cpu", max_batch=3)).max_batch == 3
-
-
-def test_threads_on_request(folder: Path) -> None:
-    load(LoadRequest("tiny", str(folder), device="cpu", threads=1))
-    assert torch.get_num_threads() == 1
+def test_batch_of_a_cpu_grows_with_its_threads(folder: Path) -> None:
+    assert load(LoadRequest("tiny", str(folder), device="cpu", threads=1)).max_batch == 4
+    assert load(LoadRequest("tiny", str(folder), device="cpu", threads=3)).max_batch == 12
+    assert load(LoadRequest("tiny", str(folder), device="cpu", threads=3, max_batch=5)).max_batch == 5
 
 
 class BrokenModel(torch.nn.Module):
