@@ -6,7 +6,7 @@
 The same `POST /embed` as IEI's (mean pooling, no normalisation), written as the documentation of FastAPI and
 transformers suggests: AutoModel, AutoImageProcessor, and one forward for each picture. It is not made slow on purpose:
 the processor is transformers' faster one where torchvision is installed, responses skip FastAPI's validation, and torch
-runs on BASELINE_THREADS threads in each worker (default 1: on two cores and four workers the fastest setting).
+uses as many threads in each worker as it does by itself, unless BASELINE_THREADS says how many.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Request(BaseModel):
 MODEL = os.environ["IMAGE_EMBEDDING_MODEL"]
 DEVICE = os.environ.get("BASELINE_DEVICE", "cpu")
 
-torch.set_num_threads(int(os.environ.get("BASELINE_THREADS", "1")))
+if "BASELINE_THREADS" in os.environ:
+    torch.set_num_threads(int(os.environ["BASELINE_THREADS"]))
 processor = AutoImageProcessor.from_pretrained(MODEL)
 model = AutoModel.from_pretrained(MODEL, dtype=torch.float32).eval().to(DEVICE)
 app = FastAPI()

@@ -86,17 +86,28 @@ def bare_loop(plan: Plan, model: Path) -> Round:
     }
 
 
-SERVERS = {"baseline": ["benchmarks.baseline_server:app"], "IEI": ["server:app", "--preload"]}
-"""System → its part of gunicorn's command line."""
+BASELINE = "benchmarks.baseline_server:app"
+SERVERS: dict[str, tuple[str, dict[str, str]]] = {
+    "baseline": (BASELINE, {}),
+    "baseline, one thread": (BASELINE, {"BASELINE_THREADS": "1"}),
+    "IEI": ("server:app --preload", {}),
+}
+"""System → its part of gunicorn's command line, and of its environment."""
 
 
 def served(plan: Plan, name: str, model: Path, load: Path) -> Measurement:
     progress(f"{name} …")
     gunicorn = ["python", "-m", "gunicorn", "--workers", str(plan.workers), "--worker-class", WORKER_CLASS]
-    environment = {"IMAGE_EMBEDDING_MODEL": str(model), "IEI_DEVICE": plan.device, "BASELINE_DEVICE": plan.device}
+    app, environment = SERVERS[name]
+    environment = {
+        "IMAGE_EMBEDDING_MODEL": str(model),
+        "IEI_DEVICE": plan.device,
+        "BASELINE_DEVICE": plan.device,
+        **environment,
+    }
     options = {"--connections": plan.connections, "--warmup": plan.warmup, "--seconds": plan.seconds}
     arguments = [str(part) for option in options.items() for part in option]
-    with serve(environment, command=[*gunicorn, "--bind", "127.0.0.1:0", *SERVERS[name]]) as server:
+    with serve(environment, command=[*gunicorn, "--bind", "127.0.0.1:0", *app.split()]) as server:
         timeout_s = plan.warmup + plan.seconds + 60
         result = run("benchmarks.load", server.url, str(load), *arguments, timeout_s=timeout_s)
         return Measurement(

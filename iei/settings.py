@@ -77,8 +77,8 @@ class Settings(BaseSettings):
     """Most inputs in one request."""
     max_queue: int = setting(4096, "IEI_MAX_QUEUE", ge=1)
     """Most inputs in work or waiting in one worker; beyond it, requests are answered 429."""
-    request_timeout_s: float = setting(60.0, "IEI_REQUEST_TIMEOUT_S", gt=0)
-    """An input that has waited longer than this for the model is answered 429 and not run."""
+    request_timeout_s: float = setting(300.0, "IEI_REQUEST_TIMEOUT_S", gt=0)
+    """Inputs that the model has not come to this long after their request arrived are not run: 429."""
     max_body_bytes: int = setting(64 * 2**20, "IEI_MAX_BODY_BYTES", ge=1)
     """Largest request body."""
     body_timeout_s: float = setting(60.0, "IEI_BODY_TIMEOUT_S", gt=0)

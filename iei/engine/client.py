@@ -49,6 +49,8 @@ CRASHES_ALLOWED = 1
 """In how many crashes a job may have been running before it is taken for the cause."""
 REPLY_GRACE_S = 5.0
 """The engine drops what has expired when it comes to it; only when even that does not happen does the worker."""
+SILENT_S = 60.0
+"""An engine that has jobs and answers none for so long hangs, or as good as: readiness says so."""
 SPEC_BYTES = 64 * 1024
 
 
@@ -71,12 +73,18 @@ class Link:
         self._sock: socket.socket | None = None
         self._unsent = bytearray()
         self._broken = asyncio.Event()
+        self._heard = time.monotonic()
         self._keeper = asyncio.create_task(self._keep_connected(), name="engine link")
 
     @property
     def up(self) -> bool:
         """Whether an engine with its model is at the other end."""
         return self._sock is not None and not self._broken.is_set()
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is up, and not silent over jobs that it has had for a long time."""
+        return self.up and not (self._pending and time.monotonic() - self._heard > SILENT_S)
 
     @property
     def load(self) -> int:
@@ -108,6 +116,8 @@ class Link:
             region = self._arena.memory.view(frame.input_offset, frame.input_bytes)
             region.view(content.dtype).reshape(content.shape)[...] = content
         future: asyncio.Future[tuple[Reply, bytes]] = asyncio.get_running_loop().create_future()
+        if not self._pending:
+            self._heard = time.monotonic()
         self._pending[frame.job] = Pending(frame, future)
         if self.up:
             self._send(frame.pack())
@@ -222,6 +232,7 @@ class Link:
             self._on_reply(Reply.unpack(frame))
 
     def _on_reply(self, reply: Reply) -> None:
+        self._heard = time.monotonic()
         pending = self._pending[reply.job]
         content = self._arena.memory.view(pending.frame.output_offset, reply.nbytes).tobytes()
         self._finish(pending.frame)
@@ -248,7 +259,7 @@ class EngineClient:
 
     @property
     def ready(self) -> bool:
-        return any(link.up for link in self._links)
+        return any(link.answers for link in self._links)
 
     async def start(self) -> None:
         self._links = [Link(address, self._arena_bytes) for address in self._addresses]
