@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     max_patches: int = setting(4096, "IEI_MAX_PATCHES", ge=1)
     """Most patches of a picture that keeps its size."""
     decode_threads: int = setting(0, "IEI_DECODE_THREADS", ge=0)
-    """Threads that decode images in each worker. 0: one per core, at most 4."""
+    """Threads that decode images in each worker. 0: the cores shared out between the workers, from 1 to 4 each."""
     fast_decode: bool = setting(False, "IEI_FAST_DECODE")
     """Decode large JPEGs at a reduced scale: up to 4 times faster, pixels differ a little (docs/models.md)."""
     arena_bytes: int = setting(64 * 2**20, "IEI_ARENA_BYTES", ge=2**20)
@@ -122,7 +122,8 @@ class Settings(BaseSettings):
 
     @property
     def decoders(self) -> int:
-        return self.decode_threads or min(4, os.cpu_count() or 1)
+        """More would only take turns, and take the model's cores from it when it runs on this CPU."""
+        return self.decode_threads or min(4, max(1, (os.cpu_count() or 1) // self.workers))
 
 
 def read_settings(**given: Any) -> Settings:
