@@ -1,0 +1,179 @@
+"""The Embedder and the app around it, with an engine whose answers are known."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from iei.app import create_app
+from iei.engine.inprocess import InProcessEngine
+from iei.errors import StartupError
+from iei.settings import Settings
+from tests import pictures
+from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
+
+PHOTO = pictures.base64_of(pictures.png(8, 8))
+
+
+@asynccontextmanager
+async def client_of(runtime: KnownRuntime | None = None, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(Settings(model=SPEC.name, **settings), InProcessEngine(runtime or KnownRuntime()))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://iei") as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def picture_host() -> Iterator[str]:
+    """A web server on loopback whose every page is a photo; its address."""
+
+    class Photo(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(pictures.png(8, 8))
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Photo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}/photo.png"
+        server.shutdown()
+
+
+def test_a_url_of_an_allowed_domain_is_the_picture_behind_it(picture_host: str) -> None:
+    async def scenario() -> None:
+        async with client_of(url_inputs="localhost") as client:
+            response = await client.post("/embed", json={"inputs": [picture_host, PHOTO]})
+            assert response.status_code == 200, response.text
+            assert response.json()[0] == response.json()[1]
+            response = await client.post(
+                "/v1/embeddings",
+                json={"model": SPEC.name, "input": [picture_host], "encoding_format": "float"},
+            )
+            assert response.status_code == 200, response.text
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("policy", ["public", "off"])
+def test_a_url_into_the_operators_network_is_refused(policy: str, picture_host: str) -> None:
+    async def scenario() -> None:
+        async with client_of(url_inputs=policy) as client:
+            response = await client.post("/embed", json={"inputs": [PHOTO, picture_host]})
+            assert response.status_code == 400
+            assert response.json()["error"].startswith("inputs[1]: ")
+
+    asyncio.run(scenario())
+
+
+def test_what_can_not_be_done_soon_is_refused_at_once() -> None:
+    async def scenario() -> None:
+        runtime = KnownRuntime()
+        runtime.go.clear()
+        async with client_of(runtime, max_queue=3) as client:
+            waiting = asyncio.create_task(client.post("/embed", json={"inputs": [PHOTO] * 3}))
+            await asyncio.to_thread(runtime.busy.wait)
+            refused = await client.post("/embed", json={"inputs": [PHOTO]})
+            assert refused.status_code == 429
+            assert refused.json()["error_type"] == "Overloaded"
+            assert int(refused.headers["retry-after"]) >= 1
+            runtime.go.set()
+            assert (await waiting).status_code == 200
+            assert (await client.post("/embed", json={"inputs": [PHOTO] * 4})).status_code == 200  # nobody else waits
+
+    asyncio.run(scenario())
+
+
+def test_no_more_than_the_concurrency_level_of_a_request_is_in_work() -> None:
+    async def scenario() -> None:
+        runtime = KnownRuntime()
+        async with client_of(runtime, concurrency_level=2) as client:
+            response = await client.post("/embed", json={"inputs": [PHOTO] * 9})
+            assert len(response.json()) == 9
+            assert max(runtime.batches) <= 2
+            assert sum(runtime.batches) == 9
+
+    asyncio.run(scenario())
+
+
+def test_a_request_with_a_bad_item_does_not_reach_the_model_any_more() -> None:
+    async def scenario() -> None:
+        runtime = KnownRuntime()
+        async with client_of(runtime, concurrency_level=1) as client:
+            response = await client.post("/embed", json={"inputs": ["%", PHOTO, PHOTO]})
+            assert response.status_code == 400
+            assert runtime.batches == []
+
+    asyncio.run(scenario())
+
+
+def test_a_failing_model_is_told_by_index_with_its_own_status() -> None:
+    def fail(batch: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    async def scenario() -> None:
+        async with client_of(KnownRuntime(fail)) as client:
+            response = await client.post("/embed", json={"inputs": [PHOTO]})
+            assert response.status_code == 424
+            assert response.json()["error_type"] == "Backend"
+            assert "inputs[0]: " in response.json()["error"]
+            assert "no such kernel" in response.json()["error"]
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    async def slow_body() -> AsyncIterator[bytes]:
+        yield b'{"inputs": '
+        await asyncio.sleep(10)
+
+    async def scenario() -> None:
+        async with client_of(body_timeout_s=0.1) as client:
+            headers = {"content-type": "application/json"}
+            response = await client.post("/embed", content=slow_body(), headers=headers)
+            assert response.status_code == 408
+            assert "IEI_BODY_TIMEOUT_S" in response.json()["error"]
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_grows_over_the_limit_is_refused_on_the_way() -> None:
+    async def endless_body() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1000)
+
+    async def scenario() -> None:
+        async with client_of(max_body_bytes=10_000) as client:
+            headers = {"content-type": "application/json"}
+            response = await client.post("/embed", content=endless_body(), headers=headers)
+            assert response.status_code == 413
+
+    asyncio.run(scenario())
+
+
+def test_vectors_are_cut_before_they_are_normalised() -> None:
+    async def scenario() -> None:
+        async with client_of(normalize=True) as client:
+            body = {"inputs": [PHOTO], "dimensions": 2}
+            vector = (await client.post("/embed", json=body)).json()[0]
+            plain = (await client.post("/embed", json={**body, "normalize": False})).json()[0]
+            np.testing.assert_allclose(vector, np.array(plain) / np.linalg.norm(plain), rtol=1e-6)
+
+    asyncio.run(scenario())
+
+
+def test_a_url_policy_that_makes_no_sense_stops_the_start() -> None:
+    with pytest.raises(StartupError, match="IEI_URL_INPUTS"):
+        create_app(Settings(url_inputs="*"), InProcessEngine(KnownRuntime()))
