@@ -317,7 +317,8 @@ class EngineClient:
             raise Unhealthy("the engine is not there: it is being restarted") from None
         if reply.status == Status.OK:
             return reply, written
-        raise _STATUS_ERRORS[Status(reply.status)](written.decode() or _STATUS_TEXTS[Status(reply.status)])
+        text = written.decode(errors="ignore")  # cut to fit its slot, perhaps within a character
+        raise _STATUS_ERRORS[Status(reply.status)](text or _STATUS_TEXTS[Status(reply.status)])
 
 
 def connect(engines: Sequence[LaunchedEngine], settings: Settings) -> EngineClient:

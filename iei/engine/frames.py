@@ -60,7 +60,7 @@ DTYPES = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.int32))
 
 _HELLO = struct.Struct("<B7xQQ40x")
 _SUBMIT = struct.Struct("<BBBBIQIIIIQQQd")
-_REPLY = struct.Struct("<BB2xIQQdd24x")
+_REPLY = struct.Struct("<BB6xQQdd24x")
 
 
 class Hello(NamedTuple):
@@ -143,16 +143,14 @@ class Reply(NamedTuple):
     """Bytes written to the output region: the wanted outputs one after the other, or a text."""
     queue_s: float = 0.0
     inference_s: float = 0.0
-    batch: int = 0
-    """How many jobs shared the forward."""
 
     def pack(self) -> bytes:
-        return _REPLY.pack(Kind.REPLY, self.status, self.batch, self.job, self.nbytes, self.queue_s, self.inference_s)
+        return _REPLY.pack(Kind.REPLY, self.status, self.job, self.nbytes, self.queue_s, self.inference_s)
 
     @classmethod
     def unpack(cls, frame: bytes) -> Reply:
-        _, status, batch, job, nbytes, queue_s, inference_s = _REPLY.unpack(frame)
-        return cls(job, status, nbytes, queue_s, inference_s, batch)
+        _, status, job, nbytes, queue_s, inference_s = _REPLY.unpack(frame)
+        return cls(job, status, nbytes, queue_s, inference_s)
 
 
 WELCOME = bytes([Kind.WELCOME]).ljust(FRAME_BYTES, b"\0")

@@ -249,7 +249,7 @@ class EngineProcess:
             faulthandler.cancel_dump_traceback_later()
         inference_s = time.monotonic() - started
         for job, outcome in zip(batch, outcomes, strict=True):
-            timing = (started - job.enqueued, inference_s, len(batch))
+            timing = (started - job.enqueued, inference_s)
             connection, frame, task = job.payload
             if isinstance(outcome, Failure):
                 self._answer(connection, frame, Status.FAILED, outcome.message.encode(), timing)
@@ -265,15 +265,14 @@ class EngineProcess:
         frame: Submit,
         status: Status,
         content: bytes = b"",
-        timing: tuple[float, float, int] = (0.0, 0.0, 0),
+        timing: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         if status == Status.OK and len(content) > frame.output_bytes:
             status, content = Status.FAILED, b"the result is larger than the model's description says"
         content = content[: frame.output_bytes]
         region = connection.region(frame.output_offset, len(content))
         region[:] = np.frombuffer(content, np.uint8)
-        queue_s, inference_s, size = timing
-        connection.send(Reply(frame.job, status, len(content), queue_s, inference_s, size).pack())
+        connection.send(Reply(frame.job, status, len(content), *timing).pack())
         self._watch(connection)
 
     def _watch(self, connection: Connection) -> None:

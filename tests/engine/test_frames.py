@@ -43,7 +43,7 @@ def test_a_job_arrives_as_it_was_sent(frame: Submit) -> None:
     assert Submit.unpack(frame.pack()) == frame
 
 
-@given(st.builds(Reply, job=U64, status=U8, nbytes=U64, queue_s=SECONDS, inference_s=SECONDS, batch=U32))
+@given(st.builds(Reply, job=U64, status=U8, nbytes=U64, queue_s=SECONDS, inference_s=SECONDS))
 def test_a_reply_arrives_as_it_was_sent(frame: Reply) -> None:
     assert len(frame.pack()) == FRAME_BYTES
     assert Reply.unpack(frame.pack()) == frame
