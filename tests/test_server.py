@@ -373,6 +373,18 @@ def test_two_devices_are_two_engines_and_one_answer(demo_cache: str, photos: lis
         np.testing.assert_allclose(vectors, np.repeat(vectors[:1], 8, 0), atol=1e-5)
 
 
+def test_all_models_can_be_loaded_before_the_port_opens(demo_cache: str, photos: list[str]) -> None:
+    env = {"IEI_MODELS": "first=demo,second=demo", "IEI_LOAD_AT_START": "all", "IEI_CACHE_DIR": demo_cache}
+    with serve(env, workers=1) as server:
+        before = server.log.partition("Listening at")[0]
+        assert "first is loaded" in before
+        assert "second is loaded" in before
+        body = {"model": "second", "input": photos[0], "encoding_format": "float"}
+        response = httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=60)
+        assert response.json()["model"] == "second"
+        assert server.log.count("is loaded") == 2
+
+
 @pytest.mark.parametrize(
     ("env", "sentence"),
     [
