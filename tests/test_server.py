@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -213,15 +213,15 @@ def test_the_smallest_picture_and_an_animation_are_pictures(demo_server: Server)
 
 
 def test_a_body_over_the_limit_is_refused_by_its_header(demo_server: Server) -> None:
-    host, port = demo_server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as stranger:
-        stranger.sendall(
-            b"POST /embed HTTP/1.1\r\nHost: iei\r\n"
-            b"Content-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n"
-        )
-        answer = stranger.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 413")
-    assert b"IEI_MAX_BODY_BYTES" in answer
+    announced = http.client.HTTPConnection(demo_server.url.removeprefix("http://"), timeout=20)
+    announced.putrequest("POST", "/embed")
+    announced.putheader("Content-Type", "application/json")
+    announced.putheader("Content-Length", "99999999999")
+    announced.endheaders()
+    answer = announced.getresponse()
+    assert answer.status == 413
+    assert b"IEI_MAX_BODY_BYTES" in answer.read()
+    announced.close()
 
 
 def test_bad_requests_cost_nobody_else_their_answer(demo_server: Server, photos: list[str]) -> None:

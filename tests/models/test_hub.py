@@ -136,12 +136,12 @@ def test_a_terminal_gets_bars(hub: FakeHub, client: Client, tiny: Path) -> None:
     hub.add("someone/tiny", tiny)
     terminal, stderr = pty.openpty()
     termios.tcsetwinsize(stderr, (24, 100))
-    try:
+    with os.fdopen(terminal, "rb", buffering=0) as screen:
         client.answers(("someone/tiny", None, False), stderr=stderr)
-        assert "100%|" in os.read(terminal, 1 << 16).decode()
-    finally:
+        os.set_blocking(terminal, False)
+        shown = b"".join(iter(lambda: screen.read(4096) or b"", b""))
         os.close(stderr)
-        os.close(terminal)
+    assert b"100%|" in shown
 
 
 def test_second_start_takes_the_cache(hub: FakeHub, client: Client, tiny: Path) -> None:
