@@ -34,6 +34,13 @@ T = TypeVar("T")
 Vectors = npt.NDArray[np.float32]
 Prepared = npt.NDArray[np.generic]
 
+WINDOW_BATCHES = 4
+"""How many batches' worth of one request's inputs are in work at a time, for each engine.
+
+Enough that no engine waits for this request. And few: the lines of the decoders, of the arena and of the engine are
+first come, first served, so a picture that comes after a thousand waits for a few batches of theirs, not for all.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
@@ -256,12 +263,19 @@ class _Request:
         outputs = {
             modality: self.embedder.outputs_of(self.spec, modality, self.options) for modality in set(modalities)
         }
-        free = asyncio.Semaphore(self.embedder.settings.concurrency_level)
+        free = asyncio.Semaphore(self._window())
+        # Texts of similar length go one after the other: what is padded in a batch is computed, too.
+        in_turn = sorted(range(len(inputs)), key=lambda index: _length(inputs[index]))
         async with asyncio.TaskGroup() as tasks:
-            for index, (item, modality) in enumerate(zip(inputs, modalities, strict=True)):
+            for index in in_turn:
                 await free.acquire()
-                task = tasks.create_task(self._one(index, item, modality, outputs[modality]))
+                modality = modalities[index]
+                task = tasks.create_task(self._one(index, inputs[index], modality, outputs[modality]))
                 task.add_done_callback(lambda _: free.release())
+
+    def _window(self) -> int:
+        settings = self.embedder.settings
+        return min(settings.concurrency_level, WINDOW_BATCHES * self.spec.max_batch * len(settings.devices))
 
     async def _one(self, index: int, item: Input, modality: Modality, outputs: tuple[str, ...]) -> None:
         started = time.perf_counter()
@@ -297,6 +311,11 @@ class _Request:
                 "inference": fmean(result.inference_s for result, _ in in_order),
             },
         )
+
+
+def _length(item: Input) -> int:
+    """What inputs are sorted by before they are worked on. Pictures keep their order."""
+    return len(item.source) if isinstance(item, TextInput) else 0
 
 
 def _tower(spec: ModelSpec, modality: Modality) -> ImageTower | TextTower:

@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     """Whether `/embed` divides vectors by their L2 norm when the request does not say."""
 
     concurrency_level: int = setting(1000, "IEI_CONCURRENCY_LEVEL", "IEI_CONCURRENCY", ge=1)
-    """Inputs of one request that are in work at the same time."""
+    """Most inputs of one request in work at the same time; never more than four batches for each device."""
     max_inputs: int = setting(1024, "IEI_MAX_INPUTS", ge=1)
     """Most inputs in one request."""
     max_queue: int = setting(4096, "IEI_MAX_QUEUE", ge=1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from iei.app import create_app
 from iei.engine.inprocess import InProcessEngine
+from iei.engine.runtimes import Input
 from iei.errors import StartupError
 from iei.settings import Settings
 from tests import pictures
@@ -104,6 +107,26 @@ def test_no_more_than_the_concurrency_level_of_a_request_is_in_work() -> None:
             assert len(response.json()) == 9
             assert max(runtime.batches) <= 2
             assert sum(runtime.batches) == 9
+
+    asyncio.run(scenario())
+
+
+def test_a_picture_does_not_wait_for_all_of_a_bulk_request_that_came_before_it() -> None:
+    lone = pictures.base64_of(pictures.encode(Image.new("RGB", (8, 8), "white"), "PNG"))
+    ran: list[bool] = []
+
+    def watch(batch: Sequence[Input]) -> None:
+        ran.extend(bool(picture.min() == 255) for picture in batch)
+        time.sleep(0.01)
+
+    async def scenario() -> None:
+        runtime = KnownRuntime(watch)
+        async with client_of(runtime) as client:
+            bulk = asyncio.create_task(client.post("/embed", json={"inputs": [PHOTO] * 400}))
+            await asyncio.to_thread(runtime.busy.wait)
+            assert (await client.post("/embed", json={"inputs": [lone]})).status_code == 200
+            assert len((await bulk).json()) == 400
+        assert ran.index(True) < 100
 
     asyncio.run(scenario())
 
