@@ -24,7 +24,7 @@ from iei.inputs.decode import DecodeLimits, decoded
 from iei.inputs.fetch import Fetcher
 from iei.inputs.geometry import to_multiple, to_pixels
 from iei.inputs.sources import encoded_bytes, kind_of
-from iei.inputs.tokens import encode
+from iei.inputs.tokens import encode, keep_tokenizer
 from iei.models.catalog import Catalog
 from iei.models.spec import ImageTower, Modality, ModelSpec, TextTower
 from iei.settings import Settings
@@ -115,6 +115,8 @@ class Embedder:
             budget=PixelBudget(settings.max_decoding_pixels),
             fast=settings.fast_decode,
         )
+        if engine.default.text:
+            keep_tokenizer(engine.default.text)  # in memory once, for all the workers that are forked from here
         self._in_work = 0
 
     async def start(self) -> None:

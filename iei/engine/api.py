@@ -28,6 +28,11 @@ class Engine(Protocol):
     """Runs models. Safe to use from many tasks of one event loop."""
 
     @property
+    def default(self) -> ModelSpec:
+        """The model that is there from the start, known even before `start`."""
+        ...
+
+    @property
     def ready(self) -> bool:
         """Whether a job sent now would be run: the engine is there and has its model."""
 

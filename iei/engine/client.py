@@ -255,7 +255,11 @@ class EngineClient:
         self._models = list(models)
         self._arena_bytes = arena_bytes
         self._links: list[Link] = []
-        self._specs: dict[str, ModelSpec] = {models[0]: addresses[0].default}
+        self._specs: dict[str, ModelSpec] = {models[0]: self.default}
+
+    @property
+    def default(self) -> ModelSpec:
+        return self._addresses[0].default
 
     @property
     def ready(self) -> bool:

@@ -37,6 +37,10 @@ class InProcessEngine:
         self._thread: threading.Thread | None = None
 
     @property
+    def default(self) -> ModelSpec:
+        return self._runtime.spec
+
+    @property
     def ready(self) -> bool:
         return self._thread is not None
 

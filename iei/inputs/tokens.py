@@ -98,6 +98,11 @@ def decode(ids: Sequence[int], tower: TextTower, *, skip_special_tokens: bool = 
     return _encoder(tower.tokenizer, tower.lowercase).decode(ids, skip_special_tokens)
 
 
+def keep_tokenizer(tower: TextTower) -> None:
+    """Reads the tower's tokenizer now, instead of when its first text comes."""
+    _encoder(tower.tokenizer, tower.lowercase)
+
+
 class _Encoder:
     """A `tokenizer.json` in memory. Safe to use from many threads: nothing in it is changed after `__init__`."""
 
