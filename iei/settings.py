@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from iei.errors import StartupError
+from iei.machine import cores
 
 _DEVICE = r"(cpu|mps|cuda(:\d+)?)"
 
@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     @property
     def decoders(self) -> int:
         """More would only take turns, and take the model's cores from it when it runs on this CPU."""
-        return self.decode_threads or min(4, max(1, (os.cpu_count() or 1) // self.workers))
+        return self.decode_threads or min(4, max(1, cores() // self.workers))
 
 
 def read_settings(**given: Any) -> Settings:

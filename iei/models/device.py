@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 
@@ -65,23 +63,6 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
             name = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     _check_known("IEI_DTYPE", name, DTYPES)
     return DTYPES[name]
-
-
-def cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use: a container sees all of its machine's, and is allowed some of them."""
-    present = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(present, _quota(root) or present))
-
-
-def _quota(root: Path) -> int | None:
-    """Cores that the cgroup (version 2) of this process grants, rounded up; None where there is no limit."""
-    try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-        group = next(line.removeprefix("0::/") for line in groups if line.startswith("0::/"))
-        quota, period = (root / "sys/fs/cgroup" / group / "cpu.max").read_text().split()
-    except (OSError, StopIteration):
-        return None
-    return None if quota == "max" else -(-int(quota) // int(period))
 
 
 def _check_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from iei.errors import StartupError
-from iei.models.device import cores, devices, place
+from iei.models.device import devices, place
 from iei.models.spec import LoadRequest
 
 
@@ -92,27 +90,3 @@ def test_what_is_not_installed_is_named(options: dict[str, str], package: str, m
     monkeypatch.setattr("iei.models.device.find_spec", lambda name: None)
     with pytest.raises(StartupError, match=f"run `pip install .*{package}"):
         place(_request(device="cuda", **options))
-
-
-@pytest.mark.parametrize(
-    ("group", "limit", "expected"),
-    [
-        ("", "150000 100000", 2),
-        ("", "50000 100000", 1),
-        ("", "max 100000", 8),
-        ("", "6400000 100000", 8),
-        ("system.slice/iei.service", "300000 100000", 3),
-        ("", None, 8),
-    ],
-)
-def test_cores_are_those_that_the_container_is_granted(
-    group: str, limit: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/self/cgroup").write_text(f"0::/{group}\n")
-    folder = tmp_path / "sys/fs/cgroup" / group
-    folder.mkdir(parents=True)
-    if limit:
-        (folder / "cpu.max").write_text(limit + "\n")
-    assert cores(tmp_path) == expected

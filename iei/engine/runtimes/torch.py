@@ -14,7 +14,7 @@ from iei.engine.batcher import MAX_TOKENS
 from iei.engine.runtimes import DeviceLost, Input, Outputs
 from iei.engine.runtimes.lanes import Lanes
 from iei.errors import StartupError
-from iei.models.device import cores
+from iei.machine import cores
 from iei.models.load import LoadedModel, load_model
 from iei.models.spec import POOLED, LoadRequest, Modality, ModelSpec
 

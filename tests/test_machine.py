@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from iei.machine import cores
+from iei.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("group", "limit", "expected"),
+    [
+        ("", "150000 100000", 2),
+        ("", "50000 100000", 1),
+        ("", "max 100000", 8),
+        ("", "6400000 100000", 8),
+        ("system.slice/iei.service", "300000 100000", 3),
+        ("", None, 8),
+    ],
+)
+def test_cores_are_those_that_the_container_is_granted(
+    group: str, limit: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"0::/{group}\n")
+    folder = tmp_path / "sys/fs/cgroup" / group
+    folder.mkdir(parents=True)
+    if limit:
+        (folder / "cpu.max").write_text(limit + "\n")
+    assert cores(tmp_path) == expected
+
+
+def test_decode_threads_are_shared_out_of_the_cores_that_are_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    assert Settings(workers=2).decoders == 2
+    assert Settings(workers=8).decoders == 1
