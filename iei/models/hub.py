@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -56,11 +57,14 @@ DESCRIPTIONS = (
 """All that is read of a repository: no other framework's weights, no pictures, no code."""
 
 
-def fetch_checkpoint(model_id: str, revision: str | None, *, allow_pickle: bool = False) -> Path:
+def fetch_checkpoint(
+    model_id: str, revision: str | None, *, allow_pickle: bool = False, prefer_cache: bool = False
+) -> Path:
     """A local folder as it is; of a hub id, the files that are needed, from the cache or downloaded into it.
 
     `model_type` is checked against the table of architectures first: what can't be served is not downloaded either.
-    Raises StartupError, one sentence that says what to do.
+    With `prefer_cache`, the hub is asked only if the cache does not have all of it. Raises StartupError, one sentence
+    that says what to do.
     """
     folder = Path(model_id).expanduser()
     if folder.is_dir():
@@ -69,6 +73,9 @@ def fetch_checkpoint(model_id: str, revision: str | None, *, allow_pickle: bool 
     if model_id.startswith(("/", ".", "~")):
         raise StartupError(f"There is no folder {model_id}: check the path, or name a model of the hub (owner/name).")
     try:
+        if prefer_cache:
+            with contextlib.suppress(LocalEntryNotFoundError):
+                return _cached(model_id, revision, allow_pickle)
         return _download(model_id, revision, allow_pickle)
     except (OSError, ValueError, httpx.HTTPError) as error:
         raise StartupError(_explanation(error, model_id, revision)) from error
@@ -96,12 +103,16 @@ def revision_of(folder: Path) -> str | None:
 def _download(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
     try:
         found = HfApi().model_info(model_id, revision=revision)
-    except (OfflineModeIsEnabled, httpx.TransportError) as error:
-        return _cached(model_id, revision, allow_pickle, error)
-    except HfHubHTTPError as error:
-        if error.response.status_code < 500:
+    except (OfflineModeIsEnabled, httpx.TransportError, HfHubHTTPError) as reason:
+        if isinstance(reason, HfHubHTTPError) and reason.response.status_code < 500:
             raise
-        return _cached(model_id, revision, allow_pickle, error)
+        try:
+            folder = _cached(model_id, revision, allow_pickle)
+        except LocalEntryNotFoundError as error:
+            raise error from reason
+        if not isinstance(reason, OfflineModeIsEnabled):
+            log.warning("%s can't be reached (%s): %s starts from the cache", constants.ENDPOINT, reason, model_id)
+        return folder
     files = [sibling.rfilename for sibling in found.siblings or ()]
     if "config.json" not in files:
         raise StartupError(f"{model_id} has no config.json on the hub: it is not a transformers model.")
@@ -132,19 +143,14 @@ def _match(file: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch(file, pattern) for pattern in patterns)
 
 
-def _cached(model_id: str, revision: str | None, allow_pickle: bool, reason: Exception) -> Path:
-    """The copy of an earlier start, when the hub can't be asked."""
+def _cached(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
+    """The copy of an earlier start. Raises LocalEntryNotFoundError where there is no whole one."""
     weights = [*SAFETENSORS, *(PICKLES if allow_pickle else ())]
     wanted = [*DESCRIPTIONS, *weights]
-    try:
-        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted, local_files_only=True))
-    except LocalEntryNotFoundError as error:
-        raise error from reason
+    folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted, local_files_only=True))
     if not any(_match(file.name, weights) for file in folder.iterdir()):
-        raise LocalEntryNotFoundError("An earlier download broke off before its weights.") from reason
+        raise LocalEntryNotFoundError("An earlier download broke off before its weights.")
     supported(read_config(folder)["model_type"])
-    if not isinstance(reason, OfflineModeIsEnabled):
-        log.warning("%s can't be reached (%s): %s starts from the cache", constants.ENDPOINT, reason, model_id)
     return folder
 
 

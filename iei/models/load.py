@@ -71,7 +71,9 @@ def find_folder(request: LoadRequest) -> Path:
     """The folder of the request's checkpoint, made or downloaded where it is not here yet."""
     if request.id == "demo":
         return demo_folder(request.cache_dir)
-    return fetch_checkpoint(request.id, request.revision, allow_pickle=request.allow_pickle)
+    return fetch_checkpoint(
+        request.id, request.revision, allow_pickle=request.allow_pickle, prefer_cache=request.prefer_cache
+    )
 
 
 class _Towers(NamedTuple):

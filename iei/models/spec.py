@@ -165,6 +165,8 @@ class LoadRequest:
     """Most inputs in one forward. 0: the device's default."""
     allow_pickle: bool = False
     """Take `pytorch_model.bin` (through torch's restricted unpickler) where a checkpoint has no safetensors."""
+    prefer_cache: bool = False
+    """Use what the cache has of a hub id, if it is complete, without asking the hub for something newer."""
     cache_dir: str | None = None
     """Where the demo model is made. None: `~/.cache/iei`."""
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,9 @@ FETCH = """
 import json, sys
 from iei.errors import StartupError
 from iei.models.hub import fetch_checkpoint
-for model_id, revision, allow_pickle in json.loads(sys.argv[1]):
+for model_id, revision, options in json.loads(sys.argv[1]):
     try:
-        answer = {"folder": str(fetch_checkpoint(model_id, revision, allow_pickle=allow_pickle))}
+        answer = {"folder": str(fetch_checkpoint(model_id, revision, **options))}
     except StartupError as error:
         answer = {"error": str(error)}
     print(json.dumps(answer))
@@ -44,7 +44,7 @@ class Client:
     stderr: str = ""
 
     def answers(
-        self, *asked: tuple[str, str | None, bool], stderr: int = subprocess.PIPE, **env: str
+        self, *asked: tuple[str, str | None, dict[str, bool]], stderr: int = subprocess.PIPE, **env: str
     ) -> list[dict[str, str]]:
         ran = subprocess.run(
             [sys.executable, "-W", "error", "-c", FETCH, json.dumps(asked)],
@@ -59,13 +59,15 @@ class Client:
         assert ran.returncode == 0, self.stderr
         return [json.loads(line) for line in ran.stdout.splitlines()]
 
-    def fetch(self, model_id: str, revision: str | None = None, *, allow_pickle: bool = False, **env: str) -> Path:
-        (answer,) = self.answers((model_id, revision, allow_pickle), **env)
+    def fetch(
+        self, model_id: str, revision: str | None = None, *, env: Mapping[str, str] = {}, **options: bool
+    ) -> Path:
+        (answer,) = self.answers((model_id, revision, options), **env)
         assert "folder" in answer, answer
         return Path(answer["folder"])
 
-    def error(self, model_id: str, revision: str | None = None, *, allow_pickle: bool = False, **env: str) -> str:
-        (answer,) = self.answers((model_id, revision, allow_pickle), **env)
+    def error(self, model_id: str, revision: str | None = None, *, env: Mapping[str, str] = {}, **options: bool) -> str:
+        (answer,) = self.answers((model_id, revision, options), **env)
         assert "error" in answer, answer
         return answer["error"]
 
@@ -137,7 +139,7 @@ def test_a_terminal_gets_bars(hub: FakeHub, client: Client, tiny: Path) -> None:
     terminal, stderr = pty.openpty()
     termios.tcsetwinsize(stderr, (24, 100))
     with os.fdopen(terminal, "rb", buffering=0) as screen:
-        client.answers(("someone/tiny", None, False), stderr=stderr)
+        client.answers(("someone/tiny", None, {}), stderr=stderr)
         os.set_blocking(terminal, False)
         shown = b"".join(iter(lambda: screen.read(4096) or b"", b""))
         os.close(stderr)
@@ -163,11 +165,30 @@ def test_a_new_commit_is_taken(hub: FakeHub, client: Client, tiny: Path) -> None
     assert hub.downloaded() == {"preprocessor_config.json"}
 
 
+def test_a_load_that_prefers_the_cache_asks_nobody(hub: FakeHub, client: Client, tiny: Path) -> None:
+    """A reload must not get other weights in the middle of an index."""
+    hub.add("someone/tiny", tiny)
+    first = client.fetch("someone/tiny", prefer_cache=True)
+    (tiny / "preprocessor_config.json").write_text("{}")
+    hub.add("someone/tiny", tiny)
+    hub.requests.clear()
+    assert client.fetch("someone/tiny", prefer_cache=True) == first
+    assert hub.requests == []
+    assert client.stderr == ""
+
+
+def test_a_cache_that_lacks_a_file_is_completed(hub: FakeHub, client: Client, tiny: Path) -> None:
+    hub.add("someone/tiny", tiny)
+    for missing in NEEDED:
+        (client.fetch("someone/tiny") / missing).unlink()
+        assert (client.fetch("someone/tiny", prefer_cache=True) / missing).is_file()
+
+
 def test_offline_takes_the_cache_and_asks_nobody(hub: FakeHub, client: Client, tiny: Path) -> None:
     commit = hub.add("someone/tiny", tiny)
     first = client.fetch("someone/tiny")
     hub.requests.clear()
-    asked = [("someone/tiny", None, False), ("someone/tiny", commit, False)]
+    asked = [("someone/tiny", None, {}), ("someone/tiny", commit, {})]
     assert client.answers(*asked, HF_HUB_OFFLINE="1") == [{"folder": str(first)}] * 2
     assert hub.requests == []
     assert client.stderr == ""
@@ -184,7 +205,7 @@ def test_a_hub_that_is_down_is_no_reason_not_to_start(hub: FakeHub, client: Clie
 
 
 def test_nothing_cached_and_no_way_to_the_hub(hub: FakeHub, client: Client, tiny: Path) -> None:
-    offline = client.error("someone/tiny", HF_HUB_OFFLINE="1")
+    offline = client.error("someone/tiny", env={"HF_HUB_OFFLINE": "1"})
     assert "someone/tiny is not completely in the cache" in offline
     assert "HF_HUB_OFFLINE is set: unset it for the first start" in offline
     nowhere = Client(_nowhere(), client.home).error("someone/tiny")
@@ -197,7 +218,7 @@ def test_half_a_download_is_no_model(hub: FakeHub, client: Client, tiny: Path) -
     hub.add("someone/tiny", tiny)
     weights = hub.repositories["someone/tiny"].files.pop("model.safetensors")
     assert "has no model.safetensors on the hub" in client.error("someone/tiny")
-    assert "is not completely in the cache" in client.error("someone/tiny", HF_HUB_OFFLINE="1")
+    assert "is not completely in the cache" in client.error("someone/tiny", env={"HF_HUB_OFFLINE": "1"})
     hub.repositories["someone/tiny"].files["model.safetensors"] = weights
     assert (client.fetch("someone/tiny") / "model.safetensors").is_file()
 
@@ -238,7 +259,7 @@ def test_access(hub: FakeHub, client: Client, tiny: Path) -> None:
     hub.add("someone/private", tiny, private=True)
     hub.add("someone/gated", tiny, gated=True)
     hub.add("someone/public", tiny)
-    asked = [(f"someone/{name}", None, False) for name in ("private", "gated", "missing", "public")]
+    asked = [(f"someone/{name}", None, {}) for name in ("private", "gated", "missing", "public")]
     private, gated, missing, public = client.answers(*asked)
     assert "someone/private is not on http" in private["error"]
     assert "or it is private: check its spelling, or set HF_TOKEN" in private["error"]
@@ -261,7 +282,7 @@ def test_what_is_no_model(hub: FakeHub, client: Client, tmp_path: Path) -> None:
     (tmp_path / "dataset" / "README.md").touch()
     hub.add("someone/dataset", tmp_path / "dataset")
     dataset, sentence, path = client.answers(
-        ("someone/dataset", None, False), ("no such model", None, False), ("./nowhere", None, False)
+        ("someone/dataset", None, {}), ("no such model", None, {}), ("./nowhere", None, {})
     )
     assert "someone/dataset has no config.json on the hub" in dataset["error"]
     assert "'no such model' is neither a folder nor an id of the hub" in sentence["error"]
