@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-import anyio
-import anyio.to_thread
 import numpy as np
 import numpy.typing as npt
 
@@ -26,10 +25,10 @@ from iei.inputs.geometry import to_multiple, to_pixels
 from iei.inputs.sources import encoded_bytes, kind_of
 from iei.inputs.tokens import encode, keep_tokenizer
 from iei.models.catalog import Catalog
-from iei.models.spec import ImageTower, Modality, ModelSpec, TextTower
+from iei.models.spec import POOLED, ImageTower, Modality, ModelSpec, TextTower
 from iei.settings import Settings
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Sized)
 T = TypeVar("T")
 Vectors = npt.NDArray[np.float32]
 Prepared = npt.NDArray[np.generic]
@@ -65,7 +64,8 @@ class Options:
     outputs: tuple[str, ...] = ("default",)
     """Names of OUTPUTS, or `default`: the pooling that the server, or else the model, is set to."""
     normalize: bool | None = None
-    """Divide vectors by their L2 norm. None: as the server is set, and as a text model's own pipeline does."""
+    """Divide vectors by their L2 norm. None: as the server is set, or else as a text model's own pipeline does; what
+    has a vector for each token or patch stays as it is."""
     dimensions: int | None = None
     """Keep this many leading values of each vector (before it is normalised)."""
     resize_to_multiple: bool = False
@@ -109,7 +109,7 @@ class Embedder:
         self.settings = settings
         self.catalog = catalog
         self.engine = engine
-        UrlPolicy.parse(settings.url_inputs)  # a policy that makes no sense is found out before a worker starts
+        self._urls = UrlPolicy.parse(settings.url_inputs)
         self._limits = DecodeLimits(
             max_pixels=settings.max_image_pixels,
             budget=PixelBudget(settings.max_decoding_pixels),
@@ -120,14 +120,15 @@ class Embedder:
         self._in_work = 0
 
     async def start(self) -> None:
-        self._decoders = anyio.CapacityLimiter(self.settings.decoders)
-        settings = self.settings
-        self._fetcher = Fetcher(settings.url_inputs, settings.max_image_bytes, settings.url_timeout_s)
+        # Threads of its own, so that there are never more: one that decodes for a client who has left is still taken.
+        self._threads = ThreadPoolExecutor(self.settings.decoders, thread_name_prefix="decoder")
+        self._fetcher = Fetcher(self._urls, self.settings.max_image_bytes, self.settings.url_timeout_s)
         await self.engine.start()
 
     async def stop(self) -> None:
         await self.engine.stop()
         await self._fetcher.aclose()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def describe(self, model: str | None = None) -> ModelSpec:
         """The model that `model` means to this server."""
@@ -148,9 +149,7 @@ class Embedder:
             spec = await self.describe(options.model)
             request = _Request(self, spec, options, self._deadline())
             await request.run(inputs)
-        if request.errors:
-            raise _summary(request.errors, field)
-        return request.answer()
+        return request.answer(field)
 
     async def of_texts(self, items: Sequence[S], work: Callable[[S, TextTower], T], *, field: str) -> list[T]:
         """`work`, of the tokenizer alone, on each of `items`, for the default model.
@@ -166,17 +165,22 @@ class Embedder:
             errors: dict[int, IEIError] = {}
             for index, item in enumerate(items):
                 try:
+                    self._check_length(item)
                     results.append(work(item, tower))
-                except IEIError as error:
+                except OF_ONE_INPUT as error:
                     errors[index] = error
             if errors:
-                raise _summary(errors, field)
+                raise _of_inputs(errors, field)
             return results
 
         with self._admitted(len(items)):
             tower = _tower(await self.describe(), "text")
             assert isinstance(tower, TextTower)
-            return await anyio.to_thread.run_sync(worked, tower, limiter=self._decoders)
+            return await self._in_thread(worked, tower)
+
+    def default_pooling(self, tower: ImageTower | TextTower) -> str:
+        """What this server is set to, where the model has it."""
+        return self.settings.pooling if self.settings.pooling in tower.outputs else tower.pooling
 
     def outputs_of(self, spec: ModelSpec, modality: Modality, options: Options) -> tuple[str, ...]:
         """The outputs that `options` mean for inputs of this kind.
@@ -187,8 +191,7 @@ class Embedder:
         tower = _tower(spec, modality)
         if options.resize_to_multiple and isinstance(tower, ImageTower) and not tower.any_size:
             raise InvalidField(f"model {spec.name!r} takes pictures of one size only: unset IEI_PREDICT_RESIZE")
-        default = tower.pooling if self.settings.pooling == "auto" else self.settings.pooling
-        chosen = tuple(default if name == "default" else name for name in options.outputs)
+        chosen = tuple(self.default_pooling(tower) if name == "default" else name for name in options.outputs)
         for name in chosen:
             if name not in tower.outputs:
                 reason = _WHY_NOT.get(name, "there is no such output")
@@ -205,6 +208,7 @@ class Embedder:
         """What the engine takes: pixels uint8[H, W, 3] (float32 where the geometry says so), or token ids int32[L]."""
         if isinstance(item, TextInput):
             assert spec.text is not None
+            self._check_length(item.source)
             encoding = partial(
                 encode,
                 item.source,
@@ -213,12 +217,15 @@ class Embedder:
                 direction=options.truncation_direction,
                 prompt_name=options.prompt_name,
             )
-            return await anyio.to_thread.run_sync(encoding, limiter=self._decoders)
+            return await self._in_thread(encoding)
         assert spec.image is not None
-        source = item.source
-        if isinstance(source, str) and kind_of(source) == "url":
-            source = await self._fetcher.fetch(source)
-        return await anyio.to_thread.run_sync(self._decode, source, spec.image, options, limiter=self._decoders)
+        if isinstance(item.source, str) and kind_of(item.source) == "url":
+            async with self._fetcher.fetched(item.source) as data:
+                return await self._in_thread(self._decode, data, spec.image, options)
+        return await self._in_thread(self._decode, item.source, spec.image, options)
+
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
     def _decode(self, source: str | bytes, tower: ImageTower, options: Options) -> Prepared:
         data = encoded_bytes(source, self.settings.max_image_bytes)
@@ -234,6 +241,13 @@ class Embedder:
         if count > self.settings.max_inputs:
             raise InvalidField(
                 f"{field} has {count} items, over the limit of {self.settings.max_inputs} (IEI_MAX_INPUTS)", field
+            )
+
+    def _check_length(self, text: Sized) -> None:
+        """Tokenizing takes a hundred times a text's size, however few of its tokens are kept."""
+        if len(text) > self.settings.max_text_length:
+            raise InvalidInput(
+                f"has a length of {len(text)}, over the limit of {self.settings.max_text_length} (IEI_MAX_TEXT_LENGTH)"
             )
 
     @contextmanager
@@ -257,6 +271,9 @@ class _Request:
     def __init__(self, embedder: Embedder, spec: ModelSpec, options: Options, deadline: float) -> None:
         self.embedder, self.spec, self.options, self.deadline = embedder, spec, options, deadline
         self.errors: dict[int, IEIError] = {}
+        """Of single inputs: all are looked for, so that all are named."""
+        self.failure: IEIError | None = None
+        """Of the request as a whole: nothing more need be done."""
         self._answers: dict[int, tuple[Result, Embedding]] = {}
         self._preprocess_s: list[float] = []
 
@@ -282,27 +299,45 @@ class _Request:
     async def _one(self, index: int, item: Input, modality: Modality, outputs: tuple[str, ...]) -> None:
         started = time.perf_counter()
         try:
+            if self.failure:
+                return
+            if time.monotonic() > self.deadline:
+                raise Overloaded("there was no time left to come to this input (IEI_REQUEST_TIMEOUT_S)")
             array = await self.embedder.prepare(item, self.spec, self.options)
             self._preprocess_s.append(time.perf_counter() - started)
-            if self.errors:
+            if self.errors or self.failure:
                 return  # the request will be refused: look for more bad items, but compute nothing
             result = await self.embedder.engine.run(self.spec, modality, array, outputs, deadline=self.deadline)
-        except IEIError as error:
+        except OF_ONE_INPUT as error:
             self.errors[index] = error
+        except IEIError as error:
+            self.failure = self.failure or error
         else:
             self._answers[index] = (result, self._finished(result, modality, array, outputs))
 
     def _finished(self, result: Result, modality: Modality, array: Prepared, outputs: Sequence[str]) -> Embedding:
         tower = self.spec.tower_for(modality)
         assert tower is not None
-        normalize = self.options.normalize
-        if normalize is None:
-            normalize = self.embedder.settings.normalize or (isinstance(tower, TextTower) and tower.normalize)
         tokens = len(array) if isinstance(tower, TextTower) else tower.rows("patches", *array.shape[:2])
-        vectors = {name: finish(result.outputs[name], self.options.dimensions, normalize) for name in outputs}
+        vectors = {
+            name: finish(result.outputs[name], self.options.dimensions, self._normalizes(tower, name))
+            for name in outputs
+        }
         return Embedding(vectors, tokens)
 
-    def answer(self) -> Embeddings:
+    def _normalizes(self, tower: ImageTower | TextTower, output: str) -> bool:
+        """As the request says; or else, of vectors (not of rows of tokens), as the server and the model are set."""
+        settings = self.embedder.settings
+        if self.options.normalize is not None or output not in POOLED:
+            return bool(self.options.normalize)
+        return settings.normalize if settings.is_set("normalize") else isinstance(tower, TextTower) and tower.normalize
+
+    def answer(self, field: str) -> Embeddings:
+        """Raises what kept it from being one, most particular first."""
+        if self.errors:
+            raise _of_inputs(self.errors, field)
+        if self.failure:
+            raise self.failure
         in_order = [self._answers[index] for index in sorted(self._answers)]
         return Embeddings(
             self.spec,
@@ -334,13 +369,13 @@ _WHY_NOT = {
 }
 
 
-def _summary(errors: Mapping[int, IEIError], field: str) -> IEIError:
-    """One error for a request: what is wrong with its items, or else what befell all of it."""
-    for kinds in ((EmptyInput, InvalidInput), (BackendFailed,)):
-        of_items = {index: error for index, error in errors.items() if isinstance(error, kinds)}
-        if of_items:
-            return InvalidInputs(of_items, field)
-    return next(iter(errors.values()))
+OF_ONE_INPUT = (EmptyInput, InvalidInput, BackendFailed)
+
+
+def _of_inputs(errors: Mapping[int, IEIError], field: str) -> InvalidInputs:
+    """One error for a request: what is wrong with its inputs, or else on which of them the model failed."""
+    bad = {index: error for index, error in errors.items() if not isinstance(error, BackendFailed)}
+    return InvalidInputs(bad or errors, field)
 
 
 def finish(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vectors:

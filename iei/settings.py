@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     )
     """Pooling of requests that name none. `auto`: `mean` for images, the checkpoint's own for texts."""
     normalize: bool = setting(False, "IEI_NORMALIZE", "NORMALIZE_EMBEDDINGS")
-    """Whether `/embed` divides vectors by their L2 norm when the request does not say."""
+    """Whether vectors are divided by their L2 norm when the request does not say. Unset: texts as their model does."""
 
     concurrency_level: int = setting(1000, "IEI_CONCURRENCY_LEVEL", "IEI_CONCURRENCY", ge=1)
     """Most inputs of one request in work at the same time; never more than four batches for each device."""
@@ -85,6 +85,8 @@ class Settings(BaseSettings):
     """A request whose body has not arrived after this long is answered 408."""
     max_image_bytes: int = setting(32 * 2**20, "IEI_MAX_IMAGE_BYTES", ge=1)
     """Largest encoded image."""
+    max_text_length: int = setting(1_000_000, "IEI_MAX_TEXT_LENGTH", ge=1)
+    """Longest text before it is cut to the model's tokens: characters, or ids where a client sends those."""
     max_image_pixels: int = setting(64_000_000, "IEI_MAX_IMAGE_PIXELS", ge=1)
     """Most pixels in one image, checked in its header before it is decoded."""
     max_decoding_pixels: int = setting(128_000_000, "IEI_MAX_DECODING_PIXELS", ge=1)

@@ -12,7 +12,10 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -30,7 +33,8 @@ Dial = Callable[[str, int, float], Awaitable[httpcore2.AsyncNetworkStream]]
 
 MAX_REDIRECTS = 3
 MAX_URL_LENGTH = 8192
-_MAX_CONNECTIONS = 64
+MAX_DOWNLOADS = 32
+"""Most at a time in one process, those included that still wait to be decoded: bounds connections and memory."""
 _KEEPALIVE_S = 10.0
 _DIAL_S = 3.0
 """For one address: a host with a dead IPv6 address still has time for its IPv4 one."""
@@ -55,13 +59,12 @@ _FAILURES: tuple[tuple[type[Exception], str], ...] = (
 class Fetcher:
     """Downloads for one event loop; keeps connections to hosts that are asked often.
 
-    `policy` is the text of `IEI_URL_INPUTS` (see `UrlPolicy`; `StartupError` if it is none). `resolve` and `dial` stand
-    in for DNS and TCP in tests.
+    `resolve` and `dial` stand in for DNS and TCP in tests.
     """
 
     def __init__(
         self,
-        policy: str,
+        policy: UrlPolicy,
         max_bytes: int,
         timeout_s: float,
         *,
@@ -69,16 +72,27 @@ class Fetcher:
         dial: Dial | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._policy = UrlPolicy.parse(policy)
+        self._policy = policy
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self._free = asyncio.Semaphore(MAX_DOWNLOADS)
+        # The event loop's own threads are few, and a name server that is silent would hold them for all other names.
+        self._resolvers = ThreadPoolExecutor(MAX_DOWNLOADS, thread_name_prefix="resolver")
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=ssl_context or httpcore2.default_ssl_context(),  # the pool would make one per connection
-            max_connections=_MAX_CONNECTIONS,
-            max_keepalive_connections=_MAX_CONNECTIONS,
+            max_connections=MAX_DOWNLOADS,
+            max_keepalive_connections=MAX_DOWNLOADS,
             keepalive_expiry=_KEEPALIVE_S,
-            network_backend=_GuardedBackend(self._policy, resolve or _getaddrinfo, dial or _connect),
+            network_backend=_GuardedBackend(
+                self._policy, resolve or partial(_getaddrinfo, self._resolvers), dial or _connect
+            ),
         )
+
+    @asynccontextmanager
+    async def fetched(self, url: str) -> AsyncIterator[bytes]:
+        """`fetch`, in turn; it counts as a download until the block ends, so decode what it gives inside."""
+        async with self._free:  # before the clock starts: a URL is not to blame for those ahead of it
+            yield await self.fetch(url)
 
     async def fetch(self, url: str) -> bytes:
         """The body of a 200 answer. What it is will show when it is decoded: Content-Type is not trusted.
@@ -97,6 +111,7 @@ class Fetcher:
 
     async def aclose(self) -> None:
         await self._pool.aclose()
+        self._resolvers.shutdown(wait=False, cancel_futures=True)
 
     async def _follow(self, url: str) -> bytes:
         target = self._checked(url)
@@ -223,8 +238,9 @@ def _is_ip(host: str) -> bool:
         return False
 
 
-async def _getaddrinfo(host: str, port: int) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+async def _getaddrinfo(threads: Executor, host: str, port: int) -> Sequence[str]:
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(threads, ask)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

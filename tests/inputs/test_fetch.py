@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ import pytest
 import uvloop
 
 from iei.errors import InvalidInput, StartupError
+from iei.inputs.addresses import UrlPolicy
 from iei.inputs.fetch import Fetcher
 
 LIMIT = 100_000
@@ -69,7 +72,9 @@ class Internet:
         return await httpcore2.AnyIOBackend().connect_tcp("127.0.0.1", self.port, timeout=timeout_s)
 
     def fetcher(self, policy: str = "public", timeout_s: float = 5.0, **options: Any) -> Fetcher:
-        return Fetcher(policy, LIMIT, timeout_s, **{"resolve": self.resolve, "dial": self.dial, **options})
+        return Fetcher(
+            UrlPolicy.parse(policy), LIMIT, timeout_s, **{"resolve": self.resolve, "dial": self.dial, **options}
+        )
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -266,7 +271,7 @@ LOOPBACK = [
 def test_loopback_is_refused_in_every_spelling_by_the_real_resolver(run: Run, url: str) -> None:
     async def work() -> None:
         async with internet({"/": answer(b"secret")}) as world:
-            message = await refusal(Fetcher("public", LIMIT, 5, dial=world.dial), url)
+            message = await refusal(Fetcher(UrlPolicy.parse("public"), LIMIT, 5, dial=world.dial), url)
             assert "can be reached from here" in message or "is not a URL" in message
             assert world.dialled == []
 
@@ -425,7 +430,7 @@ def test_off_takes_no_url_at_all(run: Run) -> None:
 
 def test_a_policy_that_is_none_stops_the_start() -> None:
     with pytest.raises(StartupError, match="IEI_URL_INPUTS"):
-        Fetcher("http://example.com", LIMIT, 5)
+        UrlPolicy.parse("http://example.com")
 
 
 def test_proxies_of_the_environment_are_ignored(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -528,7 +533,9 @@ def test_a_resolver_that_hangs_is_left_too(run: Run) -> None:
         return []
 
     async def work() -> None:
-        assert "took longer" in await refusal(Fetcher("public", LIMIT, 0.2, resolve=hang), "http://example.com/")
+        assert "took longer" in await refusal(
+            Fetcher(UrlPolicy.parse("public"), LIMIT, 0.2, resolve=hang), "http://example.com/"
+        )
 
     run(work())
 
@@ -572,8 +579,50 @@ def test_nobody_listening_is_an_input_error(run: Run) -> None:
     async def work() -> None:
         async with internet({}) as world:
             port = world.port
-        fetcher = Fetcher("127.0.0.1", LIMIT, 5)
+        fetcher = Fetcher(UrlPolicy.parse("127.0.0.1"), LIMIT, 5)
         assert "could not be connected to" in await refusal(fetcher, f"http://127.0.0.1:{port}/")
+
+    run(work())
+
+
+def test_a_url_is_not_to_blame_for_those_ahead_of_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iei.inputs.fetch.MAX_DOWNLOADS", 1)
+
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.2)
+        writer.write(answer())
+        await writer.drain()
+
+    async def work() -> None:
+        async with internet({"/": slow}) as world:
+            fetcher = world.fetcher(timeout_s=0.5)
+
+            async def fetched() -> bytes:
+                async with fetcher.fetched("http://example.com/") as body:
+                    return body
+
+            assert await asyncio.gather(*(fetched() for _ in range(5))) == [b"pixels"] * 5
+            await fetcher.aclose()
+
+    run(work())
+
+
+def test_names_that_nobody_knows_hold_up_no_others(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = threading.Event()
+
+    def getaddrinfo(host: str, port: int, **options: Any) -> list[Any]:
+        assert host == "good.example" or known.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", port))]
+
+    async def work() -> None:
+        async with internet({"/": answer()}) as world:
+            monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+            fetcher = world.fetcher(resolve=None)
+            silent = [asyncio.create_task(fetcher.fetch(f"http://silent-{number}.example/")) for number in range(8)]
+            assert await fetcher.fetch("http://good.example/") == b"pixels"
+            known.set()
+            assert await asyncio.gather(*silent) == [b"pixels"] * 8
+            await fetcher.aclose()
 
     run(work())
 
