@@ -22,8 +22,7 @@ def input_of(item: str | Sequence[int], spec: ModelSpec, modality: Modality | No
 
 
 def _modality_of(item: str, spec: ModelSpec) -> Modality:
-    """A model of one tower takes everything for its own kind. With both, a string is a text unless it says otherwise:
-    a word like `cats` is base64, too."""
-    if spec.image is None or spec.text is None:
-        return "text" if spec.image is None else "image"
-    return "image" if item[: len(IMAGE_PREFIX)].lower() == IMAGE_PREFIX else "text"
+    """A data URI says what it is. Any other string is a text where the model has them: `cats` is base64, too."""
+    if item[: len(IMAGE_PREFIX)].lower() == IMAGE_PREFIX:
+        return "image"
+    return "text" if spec.text else "image"

@@ -23,7 +23,7 @@ def _spec(**towers: Any) -> ModelSpec:
         ({"image": IMAGE}, "cats", None, ImageInput("cats")),
         ({"image": IMAGE}, URI, None, ImageInput(URI)),
         ({"text": TEXT}, "cats", None, TextInput("cats")),
-        ({"text": TEXT}, URI, None, TextInput(URI)),
+        ({"text": TEXT}, URI, None, ImageInput(URI)),  # which will be refused: better than a vector of its letters
         ({"image": IMAGE, "text": TEXT}, "cats", None, TextInput("cats")),
         ({"image": IMAGE, "text": TEXT}, "https://cats.example/1.png", None, TextInput("https://cats.example/1.png")),
         ({"image": IMAGE, "text": TEXT}, URI, None, ImageInput(URI)),

@@ -32,8 +32,8 @@ LONG = "word " * 300
 
 
 class App:
-    def __init__(self, folder: Path) -> None:
-        settings = Settings(model=str(folder), model_name="tiny", threads=1)
+    def __init__(self, folder: Path, **options: Any) -> None:
+        settings = Settings(model=str(folder), model_name="tiny", threads=1, **options)
         self.runtime: TorchRuntime = load(load_requests(settings, "cpu")[0])
         self.client = TestClient(create_app(settings, InProcessEngine(self.runtime)))
 
@@ -89,6 +89,30 @@ class TestTexts:
         for pooling, vector in expected.items():
             assert np.allclose(minilm.embed(SENTENCES[0], pooling=pooling, normalize=False)[0], vector, atol=1e-5)
 
+    def test_rows_of_tokens_are_normalised_only_for_those_who_ask(self, minilm: App) -> None:
+        raw = minilm.embed(SENTENCES[0], "/embed_all")[0]
+        assert np.linalg.norm(raw, axis=1).min() > 2
+        asked = minilm.embed(SENTENCES[0], "/embed_all", normalize=True)[0]
+        assert np.allclose(np.linalg.norm(asked, axis=1), 1, atol=1e-5)
+
+    def test_a_server_that_is_told_not_to_normalise_does_not(self, minilm: App) -> None:
+        (raw,) = minilm.embed(SENTENCES[0], normalize=False)
+        told = App(trained_folder(), normalize=False)
+        with told.client:
+            assert np.allclose(told.embed(SENTENCES[0])[0], raw, atol=1e-5)
+            assert np.linalg.norm(told.embed(SENTENCES[0], normalize=True)[0]) == pytest.approx(1, abs=1e-5)
+
+    def test_a_text_of_absurd_length_is_not_tokenized(self, minilm: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("iei.service.encode", lambda *_, **__: pytest.fail("it was tokenized"))
+        status, _, message = minilm.refusal(["a" * 1_000_001], truncate=True)
+        assert (status, "IEI_MAX_TEXT_LENGTH" in message) == (400, True)
+        response = minilm.client.post("/tokenize", json={"inputs": "a" * 1_000_001})
+        assert (response.status_code, "IEI_MAX_TEXT_LENGTH" in response.text) == (400, True)
+
+    def test_a_picture_is_no_text(self, minilm: App) -> None:
+        status, _, message = minilm.refusal([data_uri(png(8, 8))], truncate=True)
+        assert (status, message) == (422, "model 'tiny' takes no images")
+
     def test_dimensions_are_cut_before_they_are_normalised(self, minilm: App) -> None:
         (vector,) = minilm.embed(SENTENCES[0], dimensions=100)
         (whole,) = minilm.embed(SENTENCES[0], normalize=False)
@@ -116,10 +140,6 @@ class TestTexts:
         status, _, message = minilm.refusal(SENTENCES, prompt_name="query")
         assert status == 422
         assert "this model has no prompt 'query'; it has none" in message
-
-    def test_everything_is_text_to_a_model_of_texts(self, minilm: App) -> None:
-        (vector,) = minilm.embed("data:image/png;base64,AAAA")
-        assert np.isfinite(vector).all()
 
     def test_pictures_are_refused_if_said_to_be_some(self, minilm: App) -> None:
         status, _, message = minilm.refusal(base64_of(png()), modality="image")
