@@ -18,7 +18,8 @@ from PIL import Image
 from iei.app import create_app
 from iei.engine.inprocess import InProcessEngine
 from iei.engine.runtimes import Input
-from iei.errors import StartupError
+from iei.errors import InvalidInput, StartupError
+from iei.inputs.geometry import to_pixels
 from iei.settings import Settings
 from tests import pictures
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
@@ -139,6 +140,52 @@ def test_a_request_with_a_bad_item_does_not_reach_the_model_any_more() -> None:
             assert response.status_code == 400
             assert runtime.batches == []
 
+    asyncio.run(scenario())
+
+
+def test_clients_that_leave_do_not_make_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    go, decoding = threading.Event(), threading.Semaphore(0)
+    begun: list[str] = []
+
+    def slow(*_: object, **__: object) -> None:
+        begun.append(threading.current_thread().name)
+        decoding.release()
+        go.wait()
+        raise InvalidInput("is slow")
+
+    async def scenario() -> None:
+        async with client_of(decode_threads=1) as client:
+            for _ in range(5):
+                leaving = asyncio.create_task(client.post("/embed", json={"inputs": [PHOTO]}))
+                if not begun:
+                    await asyncio.to_thread(decoding.acquire)
+                else:
+                    await asyncio.sleep(0.05)
+                leaving.cancel()
+                await asyncio.wait([leaving])
+            go.set()
+            assert (await client.post("/embed", json={"inputs": [PHOTO]})).status_code == 400
+        assert len(begun) == 2, "the first, which nobody could stop, and the last"
+
+    monkeypatch.setattr("iei.service.decoded", slow)
+    asyncio.run(scenario())
+
+
+def test_a_request_that_is_out_of_time_is_not_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[object] = []
+
+    def counting(image: Image.Image, *rest: Any, **options: Any) -> Any:
+        decoded.append(image)
+        return to_pixels(image, *rest, **options)
+
+    async def scenario() -> None:
+        runtime = KnownRuntime(lambda batch: time.sleep(0.1))
+        async with client_of(runtime, concurrency_level=1, request_timeout_s=0.25) as client:
+            response = await client.post("/embed", json={"inputs": [PHOTO] * 100})
+            assert (response.status_code, response.json()["error_type"]) == (429, "Overloaded")
+            assert len(decoded) < 10
+
+    monkeypatch.setattr("iei.service.to_pixels", counting)
     asyncio.run(scenario())
 
 
