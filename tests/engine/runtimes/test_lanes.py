@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -34,3 +35,15 @@ def test_a_part_that_fails_fails_the_batch() -> None:
 
     with pytest.raises(RuntimeError, match="no"):
         Lanes(2).run(fail, [1, 2, 3])
+
+
+def test_a_part_always_has_the_same_thread() -> None:
+    lanes = Lanes(4)
+
+    def names(part: Sequence[int]) -> list[str]:
+        return [threading.current_thread().name] * len(part)
+
+    four = lanes.run(names, range(4))
+    assert len(set(four)) == 4
+    for size in (1, 2, 3, 4, 1, 1, 1, 3):
+        assert lanes.run(names, range(size)) == four[:size]
