@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, constants, hf_hub_download, set_client_factory, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -24,16 +23,15 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # exported lazily: httpx2 by now
+from huggingface_hub.utils._http import default_client_factory
 
 from iei.errors import StartupError
 from iei.models.families import supported
+from iei.models.files import PICKLES, SAFETENSORS, read_json, weight_files
 from iei.models.progress import progress
 
 log = logging.getLogger(__name__)
 
-SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
-PICKLES = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
-DENSE_PICKLES = ("*_Dense/pytorch_model.bin",)
 DESCRIPTIONS = (
     "config.json",
     "preprocessor_config.json",
@@ -52,9 +50,11 @@ DESCRIPTIONS = (
     "config_sentence_transformers.json",
     "sentence_*_config.json",
     "*/config.json",
-    "*_Dense/model.safetensors",
 )
-"""All that is read of a repository: no other framework's weights, no pictures, no code."""
+"""All that is read of a repository beside its weights: no pictures, no code."""
+
+DENSE = "*_Dense/config.json"
+"""A folder of sentence-transformers that has weights of its own."""
 
 
 def fetch_checkpoint(
@@ -76,22 +76,18 @@ def fetch_checkpoint(
         if prefer_cache:
             with contextlib.suppress(LocalEntryNotFoundError):
                 return _cached(model_id, revision, allow_pickle)
-        return _download(model_id, revision, allow_pickle)
+        return _asked(model_id, revision, allow_pickle)
     except (OSError, ValueError, httpx.HTTPError) as error:
         raise StartupError(_explanation(error, model_id, revision)) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A checkpoint's `config.json`, which has a `model_type`."""
-    file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StartupError(f"{folder} has no config.json: it is not the folder of a transformers model.") from None
-    except ValueError as error:
-        raise StartupError(f"{file} is not JSON ({error}): download or copy it again.") from None
-    if not isinstance(config, dict) or "model_type" not in config:
-        raise StartupError(f"{file} has no model_type: it is not the config of a transformers model.")
+    config: dict[str, Any] | None = read_json(folder / "config.json")
+    if config is None:
+        raise StartupError(f"{folder} has no config.json: it is not the folder of a transformers model.")
+    if "model_type" not in config:
+        raise StartupError(f"{folder / 'config.json'} has no model_type: it is not the config of a transformers model.")
     return config
 
 
@@ -100,10 +96,11 @@ def revision_of(folder: Path) -> str | None:
     return folder.name if folder.parent.name == "snapshots" else None
 
 
-def _download(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
+def _asked(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
+    """What the hub has now; the copy of an earlier start, if it can't be had."""
     try:
-        found = HfApi().model_info(model_id, revision=revision)
-    except (OfflineModeIsEnabled, httpx.TransportError, HfHubHTTPError) as reason:
+        return _download(model_id, revision, allow_pickle)
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.TransportError, HfHubHTTPError) as reason:
         if isinstance(reason, HfHubHTTPError) and reason.response.status_code < 500:
             raise
         try:
@@ -113,43 +110,73 @@ def _download(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
         if not isinstance(reason, OfflineModeIsEnabled):
             log.warning("%s can't be reached (%s): %s starts from the cache", constants.ENDPOINT, reason, model_id)
         return folder
+
+
+def _download(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
+    set_client_factory(_client)
+    found = HfApi().model_info(model_id, revision=revision)
     files = [sibling.rfilename for sibling in found.siblings or ()]
     if "config.json" not in files:
         raise StartupError(f"{model_id} has no config.json on the hub: it is not a transformers model.")
-    # By its name, not its commit: so the cache learns what the name means, for a start without the hub.
-    folder = Path(hf_hub_download(model_id, "config.json", revision=revision)).parent
+    folder = Path(hf_hub_download(model_id, "config.json", revision=found.sha)).parent
     supported(read_config(folder)["model_type"])
-    wanted = [*DESCRIPTIONS, *_weights(model_id, files, allow_pickle)]
-    if all((folder / file).exists() for file in files if _match(file, wanted)):
-        return folder
-    return Path(snapshot_download(model_id, revision=folder.name, allow_patterns=wanted, tqdm_class=progress()))
+    wanted = _wanted(model_id, files, allow_pickle)
+    if not _has(folder, wanted):
+        snapshot_download(model_id, revision=found.sha, allow_patterns=wanted, tqdm_class=progress())
+    if not _has(folder, wanted):  # without its list of files, huggingface_hub returns the folder as it is
+        raise LocalEntryNotFoundError("The list of its files could not be had.")
+    _remember(revision or constants.DEFAULT_REVISION, folder)
+    return folder
 
 
-def _weights(model_id: str, files: list[str], allow_pickle: bool) -> tuple[str, ...]:
-    """Patterns of the weights to take."""
-    if any(_match(file, SAFETENSORS) for file in files):
-        return (*SAFETENSORS, *(DENSE_PICKLES if allow_pickle else ()))
-    if not any(_match(file, PICKLES) for file in files):
-        raise StartupError(f"{model_id} has no model.safetensors on the hub: it holds no weights for transformers.")
-    if not allow_pickle:
-        raise StartupError(
-            f"{model_id} has its weights in a pickle only: convert them to safetensors, or set IEI_ALLOW_PICKLE=true "
-            "if you trust its source."
-        )
-    return (*PICKLES, *DENSE_PICKLES)
+def _client() -> httpx.Client:
+    """huggingface_hub's own, which would wait for some answers without limit, and for others a minute."""
+    client = default_client_factory()
+    client.event_hooks["request"].append(_give_up_in_time)
+    return client
+
+
+def _give_up_in_time(request: httpx.Request) -> None:
+    limit_s = max(constants.HF_HUB_ETAG_TIMEOUT, constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    request.extensions["timeout"] = dict.fromkeys(request.extensions["timeout"], limit_s)
+
+
+def _wanted(model_id: str, files: list[str], allow_pickle: bool) -> list[str]:
+    """Of a repository's files, those to take."""
+    described = [file for file in files if _match(file, DESCRIPTIONS)]
+    weights = weight_files(files, f"{model_id} on the hub", allow_pickle=allow_pickle)
+    for dense in (file.removesuffix("/config.json") for file in files if fnmatch(file, DENSE)):
+        inside = [file.removeprefix(f"{dense}/") for file in files if file.startswith(f"{dense}/")]
+        found = weight_files(inside, f"{model_id}/{dense}", allow_pickle=allow_pickle)
+        weights += [f"{dense}/{file}" for file in found]
+    return described + weights
 
 
 def _match(file: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch(file, pattern) for pattern in patterns)
 
 
+def _has(folder: Path, files: Iterable[str]) -> bool:
+    return all((folder / file).exists() for file in files)
+
+
+def _remember(revision: str, folder: Path) -> None:
+    """Notes in the cache which commit a revision means, as huggingface_hub would do before all of it is there."""
+    ref = folder.parents[1] / "refs" / revision
+    if revision != folder.name and not (ref.is_file() and ref.read_text() == folder.name):
+        with contextlib.suppress(OSError):  # a cache that can only be read is none the worse for it
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            ref.write_text(folder.name)
+
+
 def _cached(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
     """The copy of an earlier start. Raises LocalEntryNotFoundError where there is no whole one."""
-    weights = [*SAFETENSORS, *(PICKLES if allow_pickle else ())]
-    wanted = [*DESCRIPTIONS, *weights]
+    wanted = [*DESCRIPTIONS, *SAFETENSORS]
     folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted, local_files_only=True))
-    if not any(_match(file.name, weights) for file in folder.iterdir()):
+    files = [file.name for file in folder.iterdir()]
+    if not any(_match(file, (*SAFETENSORS, *PICKLES)) for file in files):
         raise LocalEntryNotFoundError("An earlier download broke off before its weights.")
+    weight_files(files, folder, allow_pickle=allow_pickle)
     supported(read_config(folder)["model_type"])
     return folder
 

@@ -51,8 +51,11 @@ class FakeHub:
     """Break the connection after so many bytes of the first transfer that is longer."""
     broken: bool = False
     """Answer everything with 503."""
+    silent: str | None = None
+    """Take requests whose path has this in it, and never answer them."""
     blobs: str = ""
     """Address that weights are redirected to."""
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def add(self, model_id: str, folder: Path, *, private: bool = False, gated: bool = False) -> str:
         """Serves the files of `folder` as they are now; returns their commit."""
@@ -71,6 +74,7 @@ class FakeHub:
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
+            self.closing.set()
             server.shutdown()
             server.server_close()
             thread.join()
@@ -99,7 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
-        if self.hub.broken:
+        if self.hub.silent is not None and self.hub.silent in path:
+            self.hub.closing.wait()
+            self.close_connection = True
+        elif self.hub.broken:
             self._refuse(503, "", "Service Unavailable")
         elif match := _BLOB.fullmatch(path):
             self._send_blob(match["digest"])

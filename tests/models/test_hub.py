@@ -21,9 +21,10 @@ from tests.models.checkpoints import write_checkpoint
 from tests.models.fake_hub import TOKEN, FakeHub
 
 FETCH = """
-import json, sys
+import json, sys, time
 from iei.errors import StartupError
 from iei.models.hub import fetch_checkpoint
+time.sleep = lambda seconds: None  # huggingface_hub rests between its tries
 for model_id, revision, options in json.loads(sys.argv[1]):
     try:
         answer = {"folder": str(fetch_checkpoint(model_id, revision, **options))}
@@ -117,15 +118,13 @@ def test_takes_what_text_needs_too(hub: FakeHub, client: Client, tiny: Path) -> 
         "2_Dense/config.json",
         "2_Dense/model.safetensors",
     }
-    pickle = "3_Dense/pytorch_model.bin"
-    for name in (*texts, pickle):
+    for name in texts:
         (tiny / name).parent.mkdir(exist_ok=True)
         (tiny / name).write_text(json.dumps({"file": name}))
+    (tiny / "2_Dense" / "pytorch_model.bin").touch()
     hub.add("someone/tiny", tiny)
-    client.fetch("someone/tiny")
-    assert hub.downloaded() == NEEDED | texts
     client.fetch("someone/tiny", allow_pickle=True)
-    assert hub.downloaded() == NEEDED | texts | {pickle}
+    assert hub.downloaded() == NEEDED | texts
 
 
 def test_a_log_gets_lines(hub: FakeHub, client: Client, tiny: Path) -> None:
@@ -213,11 +212,39 @@ def test_nothing_cached_and_no_way_to_the_hub(hub: FakeHub, client: Client, tiny
     assert "check the network, the proxy and HF_ENDPOINT" in nowhere
 
 
+AT_ONCE = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(hub: FakeHub, client: Client, tiny: Path) -> None:
+    hub.add("someone/tiny", tiny)
+    hub.silent = ""
+    refused = client.error("someone/tiny", env=AT_ONCE)
+    assert "someone/tiny is not completely in the cache" in refused
+    assert "timed out" in refused
+    assert "check the network, the proxy and HF_ENDPOINT" in refused
+
+
+@pytest.mark.parametrize("silent", ["/api/models/", "/tree/", "/blobs/"])
+def test_a_hub_that_stalls_halfway_does_not_keep_the_cache_from_use(
+    hub: FakeHub, client: Client, tiny: Path, silent: str
+) -> None:
+    hub.add("someone/tiny", tiny)
+    old = client.fetch("someone/tiny")
+    (tiny / "model.safetensors").write_bytes(bytes(1000))
+    new = hub.add("someone/tiny", tiny)
+    hub.silent = silent
+    assert client.fetch("someone/tiny", env=AT_ONCE) == old
+    assert "someone/tiny starts from the cache" in client.stderr
+    assert client.fetch("someone/tiny", env={"HF_HUB_OFFLINE": "1"}) == old
+    hub.silent = None
+    assert client.fetch("someone/tiny").name == new
+
+
 def test_half_a_download_is_no_model(hub: FakeHub, client: Client, tiny: Path) -> None:
     """Its weights failed for good; what is there must not start offline."""
     hub.add("someone/tiny", tiny)
     weights = hub.repositories["someone/tiny"].files.pop("model.safetensors")
-    assert "has no model.safetensors on the hub" in client.error("someone/tiny")
+    assert "someone/tiny on the hub has no model.safetensors" in client.error("someone/tiny")
     assert "is not completely in the cache" in client.error("someone/tiny", env={"HF_HUB_OFFLINE": "1"})
     hub.repositories["someone/tiny"].files["model.safetensors"] = weights
     assert (client.fetch("someone/tiny") / "model.safetensors").is_file()
@@ -242,11 +269,23 @@ def test_what_cannot_be_served_is_not_downloaded(hub: FakeHub, client: Client, t
 
 
 def test_pickles_are_taken_only_on_request(hub: FakeHub, client: Client, tiny: Path) -> None:
+    dense = tiny / "2_Dense"
+    dense.mkdir()
+    (dense / "config.json").write_text("{}")
+    (dense / "pytorch_model.bin").touch()
+    hub.add("someone/tiny", tiny)
+    assert "someone/tiny/2_Dense has its weights in a pickle only" in client.error("someone/tiny")
+    assert hub.downloaded() == {"config.json"}
     (tiny / "model.safetensors").rename(tiny / "pytorch_model.bin")
     hub.add("someone/tiny", tiny)
     assert "set IEI_ALLOW_PICKLE=true if you trust its source" in client.error("someone/tiny")
     assert hub.downloaded() == {"config.json"}
-    assert (client.fetch("someone/tiny", allow_pickle=True) / "pytorch_model.bin").is_file()
+    folder = client.fetch("someone/tiny", allow_pickle=True)
+    assert (folder / "pytorch_model.bin").is_file()
+    assert (folder / "2_Dense" / "pytorch_model.bin").is_file()
+    offline = {"HF_HUB_OFFLINE": "1"}
+    assert client.fetch("someone/tiny", allow_pickle=True, env=offline) == folder
+    assert "set IEI_ALLOW_PICKLE=true" in client.error("someone/tiny", env=offline)
 
 
 def test_revisions(hub: FakeHub, client: Client, tiny: Path) -> None:
