@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     max_image_pixels: int = setting(64_000_000, "IEI_MAX_IMAGE_PIXELS", ge=1)
     """Most pixels in one image, checked in its header before it is decoded."""
     max_decoding_pixels: int = setting(128_000_000, "IEI_MAX_DECODING_PIXELS", ge=1)
-    """Most pixels that one worker decodes at the same time, over all requests: bounds memory, about 4 bytes each."""
+    """Most pixels that one worker decodes at the same time, over all requests: 4 to 9 bytes of memory each."""
     url_inputs: str = setting("public", "IEI_URL_INPUTS")
     """URLs taken as images: `public` (the open internet), `off`, or domains with commas between (may be private)."""
     url_timeout_s: float = setting(10.0, "IEI_URL_TIMEOUT_S", gt=0)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -96,6 +97,7 @@ def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None
             image.decodermaxblock = max(len(data), image.decodermaxblock)
             image.load()
             rgb = _to_rgb(_upright(image))
+        del image  # it takes as much memory again
         yield rgb
 
 
@@ -162,29 +164,50 @@ def _orientation(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _TO_8_BITS:
         image = _TO_8_BITS[image.mode](image)
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    white = Image.new("RGB", image.size, "white")
+    for top, strip in _strips(image):
+        over = strip.convert("RGBA")
+        white.paste(over, (0, top), over)
+    return white
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(Top, strip) after strip: what is made on the way from one picture to another is never made of all of it."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+_STRIP_PIXELS = 2**20
 
 
 def _from_uint16(image: Image.Image) -> Image.Image:
-    grey = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    grey = Image.new("L", image.size)
+    for top, strip in _strips(image):
+        levels = (np.asarray(strip).astype(np.uint32) + 128) // 257
+        grey.paste(Image.fromarray(levels.astype(np.uint8)), (0, top))
+    return grey
 
 
 def _from_any_range(image: Image.Image) -> Image.Image:
     """Greys without a range of their own (32-bit integers, floats): the smallest usual one that holds them all."""
-    # One float32 copy, changed in place: a picture at the limit makes it 256 MB.
-    grey = np.nan_to_num(np.array(image, dtype=np.float32), copy=False, posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
+
+    def levels(strip: Image.Image) -> npt.NDArray[np.float32]:
+        return np.nan_to_num(np.array(strip, dtype=np.float32), copy=False, posinf=0.0, neginf=0.0)
+
+    extremes = [(float(part.min()), float(part.max())) for part in (levels(strip) for _, strip in _strips(image))]
+    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
     ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-    white = next((white for white in ranges if low >= 0 and high <= white), None)
+    black, white = 0.0, next((white for white in ranges if low >= 0 and high <= white), None)
     if white is None:
-        grey -= low
-        white = high - low or 1.0
-    grey *= 255 / white
-    return Image.fromarray(np.rint(grey, out=grey).astype(np.uint8))
+        black, white = low, high - low or 1.0
+    grey = Image.new("L", image.size)
+    for top, strip in _strips(image):
+        part = np.rint((levels(strip) - np.float32(black)) * np.float32(255 / white))
+        grey.paste(Image.fromarray(part.astype(np.uint8)), (0, top))
+    return grey
 
 
 def _from_lab(image: Image.Image) -> Image.Image:

@@ -352,6 +352,23 @@ def test_fast_decoding_is_close_to_the_exact_picture() -> None:
 # The process
 
 
+@pytest.mark.parametrize(("mode", "most"), [("RGB", 5), ("RGBA", 10), ("P", 7), ("I;16", 8), ("F", 10)])
+def test_a_picture_takes_little_memory_on_its_way(mode: str, most: int) -> None:
+    """Bytes a pixel, of 16 megapixels, as the system counts them for a process of its own."""
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from iei.inputs import decode; from iei.inputs.budget import PixelBudget\n"
+        "data, limits = sys.stdin.buffer.read(), decode.DecodeLimits(10**8, PixelBudget(10**8))\n"
+        "taken = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
+        "before = taken(); width, height = decode.decode_image(data, limits).size\n"
+        "print((taken() - before) * 1024 / (width * height))"
+    )
+    options = {"transparency": 0} if mode == "P" else {}
+    file = encode(Image.new(mode, (4000, 4000)), "TIFF" if mode == "F" else "PNG", **options)
+    done = subprocess.run([sys.executable, "-c", program], input=file, capture_output=True, timeout=60)
+    assert float(done.stdout) < most, done.stderr
+
+
 def test_a_worker_that_decodes_loads_no_torch_and_no_other_parser() -> None:
     program = (
         "import sys; from iei.inputs import decode, geometry, sources; from iei.inputs.budget import PixelBudget\n"
