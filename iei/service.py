@@ -276,6 +276,7 @@ class _Request:
         """Of the request as a whole: nothing more need be done."""
         self._answers: dict[int, tuple[Result, Embedding]] = {}
         self._preprocess_s: list[float] = []
+        self._values = 0
 
     async def run(self, inputs: Sequence[Input]) -> None:
         modalities: list[Modality] = ["text" if isinstance(item, TextInput) else "image" for item in inputs]
@@ -305,6 +306,7 @@ class _Request:
                 raise Overloaded("there was no time left to come to this input (IEI_REQUEST_TIMEOUT_S)")
             array = await self.embedder.prepare(item, self.spec, self.options)
             self._preprocess_s.append(time.perf_counter() - started)
+            self._count_values(modality, array, outputs)
             if self.errors or self.failure:
                 return  # the request will be refused: look for more bad items, but compute nothing
             result = await self.embedder.engine.run(self.spec, modality, array, outputs, deadline=self.deadline)
@@ -314,6 +316,16 @@ class _Request:
             self.failure = self.failure or error
         else:
             self._answers[index] = (result, self._finished(result, modality, array, outputs))
+
+    def _count_values(self, modality: Modality, array: Prepared, outputs: Sequence[str]) -> None:
+        """A picture of a hundred bytes has hundreds of rows of patches: the answer is bounded, not only the request."""
+        tower = _tower(self.spec, modality)
+        self._values += sum(tower.rows(name, *array.shape[:2]) * tower.outputs[name] for name in outputs)
+        limit = self.embedder.settings.max_output_values
+        if self._values > limit:
+            raise InvalidField(
+                f"the answer would have more than {limit} numbers (IEI_MAX_OUTPUT_VALUES): send fewer inputs"
+            )
 
     def _finished(self, result: Result, modality: Modality, array: Prepared, outputs: Sequence[str]) -> Embedding:
         tower = self.spec.tower_for(modality)

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     model_name: str | None = setting(None, "IEI_MODEL_NAME", "MODEL_NAME")
     """What clients call the model. Default: its id, or the last part of its folder."""
     models: str = setting("", "IEI_MODELS")
-    """Several models instead: `name=id-or-folder` or just ids, with commas between. The first is the default."""
+    """Several models instead: `name=id-or-folder`, `name=id@revision` or just ids. The first is the default."""
     supported_models: Path = setting(Path("supported_models.txt"), "IEI_SUPPORTED_MODELS")
     """A file with more models that may be served, one id a line, `#` for comments. Used if it is there."""
     max_loaded_models: int = setting(2, "IEI_MAX_LOADED_MODELS", ge=1)
@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     load_at_start: Literal["first", "all"] = setting("first", "IEI_LOAD_AT_START")
     """Which models are loaded before the server starts: the default one, or all (as many as may be loaded)."""
     revision: str | None = setting(None, "IEI_REVISION")
-    """Branch, tag or commit of the model on the hub."""
+    """Branch, tag or commit of the model on the hub. Of several, each is given its own: `id@revision`."""
     workers: int = setting(4, "IEI_WORKERS", ge=1)
     """HTTP worker processes. They parse and decode; the model is in memory once, whatever their number."""
     bind: str = setting("0.0.0.0:8000", "IEI_BIND")
@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     """Most inputs of one request in work at the same time; never more than four batches for each device."""
     max_inputs: int = setting(1024, "IEI_MAX_INPUTS", ge=1)
     """Most inputs in one request."""
+    max_output_values: int = setting(2**24, "IEI_MAX_OUTPUT_VALUES", ge=1)
+    """Most numbers in one answer. Each takes about 10 bytes in JSON; a ViT-B has 151,296 in all tokens of a picture."""
     max_queue: int = setting(4096, "IEI_MAX_QUEUE", ge=1)
     """Most inputs in work or waiting in one worker; beyond it, requests are answered 429."""
     request_timeout_s: float = setting(300.0, "IEI_REQUEST_TIMEOUT_S", gt=0)

@@ -171,6 +171,20 @@ def test_clients_that_leave_do_not_make_more_threads(monkeypatch: pytest.MonkeyP
     asyncio.run(scenario())
 
 
+def test_an_answer_that_would_be_too_large_is_refused_before_it_is_computed() -> None:
+    async def scenario() -> None:
+        runtime = KnownRuntime()
+        rows_of_a_picture = 4 * 3
+        async with client_of(runtime, max_output_values=2 * rows_of_a_picture, concurrency_level=1) as client:
+            assert (await client.post("/embed_all", json={"inputs": [PHOTO] * 2})).status_code == 200
+            response = await client.post("/embed_all", json={"inputs": [PHOTO] * 30})
+            assert (response.status_code, response.json()["error_type"]) == (422, "Validation")
+            assert "IEI_MAX_OUTPUT_VALUES" in response.json()["error"]
+            assert sum(runtime.batches) <= 4
+
+    asyncio.run(scenario())
+
+
 def test_a_request_that_is_out_of_time_is_not_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[object] = []
 
