@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     model_name: str | None = setting(None, "IEI_MODEL_NAME", "MODEL_NAME")
     """What clients call the model. Default: its id, or the last part of its folder."""
     models: str = setting("", "IEI_MODELS")
-    """Several models instead: `name=id-or-folder`, `name=id@revision` or just ids. The first is the default."""
+    """Several models instead, commas between: `name=id-or-folder`, `id@revision` or just ids. The first is the default."""
     supported_models: Path = setting(Path("supported_models.txt"), "IEI_SUPPORTED_MODELS")
     """A file with more models that may be served, one id a line, `#` for comments. Used if it is there."""
     max_loaded_models: int = setting(2, "IEI_MAX_LOADED_MODELS", ge=1)

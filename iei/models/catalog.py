@@ -20,6 +20,8 @@ class Catalog:
     """As clients write them. The first is the default of requests that name none."""
     ids: tuple[str, ...]
     """The hub id or folder behind each name."""
+    revisions: tuple[str | None, ...]
+    """Branch, tag or commit of each, where one is asked for."""
 
     def resolve(self, name: str | None) -> str:
         """The served name that a request means.
@@ -40,20 +42,22 @@ def catalog(settings: Settings, mounted: Path = MOUNTED) -> Catalog:
     """What the settings allow: `models`, or else `model`; and then whatever the allow-list file adds.
 
     Raises:
-        StartupError: two models have the same name, or a name has no model.
+        StartupError: two models have the same name, a name has no model, or a revision belongs to none of them.
     """
-    named = [_name_and_id(entry) for entry in _entries(settings.models.replace(",", "\n"))]
-    listed = [_name_and_id(entry) for entry in _entries(_text_of(settings.supported_models))]
+    named = [_parsed(entry) for entry in _entries(settings.models.replace(",", "\n"))]
+    listed = [_parsed(entry) for entry in _entries(_text_of(settings.supported_models))]
     if not named and (settings.is_set("model") or not listed):
         model_id = settings.model
         if not settings.is_set("model") and (mounted / "config.json").is_file():
             model_id = str(mounted)
-        named = [(settings.model_name or served_name(model_id), model_id)]
-    named += [entry for entry in listed if entry not in named]
-    names = [name for name, _ in named]
+        named = [(settings.model_name or served_name(model_id), model_id, settings.revision)]
+    elif settings.revision:
+        raise StartupError("IEI_REVISION is for one model: where several are listed, write name=id@revision.")
+    named += [entry for entry in listed if entry[:2] not in {(name, model_id) for name, model_id, _ in named}]
+    names, ids, revisions = zip(*named, strict=True)
     if twice := {name for name in names if names.count(name) > 1}:
         raise StartupError(f"Two models are called {', '.join(sorted(twice))}: give one another name (name=id).")
-    return Catalog(tuple(names), tuple(model_id for _, model_id in named))
+    return Catalog(names, ids, revisions)
 
 
 def load_requests(settings: Settings, device: str) -> tuple[LoadRequest, ...]:
@@ -63,7 +67,7 @@ def load_requests(settings: Settings, device: str) -> tuple[LoadRequest, ...]:
         LoadRequest(
             name=name,
             id=model_id,
-            revision=settings.revision,
+            revision=revision,
             device=device,
             dtype=settings.dtype,
             pooling=settings.pooling,
@@ -74,7 +78,7 @@ def load_requests(settings: Settings, device: str) -> tuple[LoadRequest, ...]:
             allow_pickle=settings.allow_pickle,
             cache_dir=str(settings.cache_dir) if settings.cache_dir else None,
         )
-        for name, model_id in zip(served.names, served.ids, strict=True)
+        for name, model_id, revision in zip(served.names, served.ids, served.revisions, strict=True)
     )
 
 
@@ -93,10 +97,12 @@ def _text_of(file: Path) -> str:
     return file.read_text() if file.is_file() else ""
 
 
-def _name_and_id(entry: str) -> tuple[str, str]:
-    name, equals, model_id = (part.strip() for part in entry.partition("="))
+def _parsed(entry: str) -> tuple[str, str, str | None]:
+    """`name=id@revision` → its parts; the name may be missing, and the revision."""
+    name, equals, source = (part.strip() for part in entry.partition("="))
     if not equals:
-        return served_name(entry), entry
-    if not name or not model_id:
+        name, source = "", entry
+    model_id, _, revision = (source, "", "") if Path(source).exists() else source.partition("@")
+    if not model_id or (equals and not name):
         raise StartupError(f"{entry!r} is no model: write name=id-or-folder, or just an id or a folder.")
-    return name, model_id
+    return name or served_name(model_id), model_id, revision or None
