@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -33,7 +35,7 @@ class Settings(BaseSettings):
     model_name: str | None = setting(None, "IEI_MODEL_NAME", "MODEL_NAME")
     """What clients call the model. Default: its id, or the last part of its folder."""
     models: str = setting("", "IEI_MODELS")
-    """Several models instead, commas between: `name=id-or-folder`, `id@revision` or just ids. The first is the default."""
+    """Several models instead, commas between: `name=id-or-folder`, `id@revision` or just ids. The first is default."""
     supported_models: Path = setting(Path("supported_models.txt"), "IEI_SUPPORTED_MODELS")
     """A file with more models that may be served, one id a line, `#` for comments. Used if it is there."""
     max_loaded_models: int = setting(2, "IEI_MAX_LOADED_MODELS", ge=1)
@@ -75,7 +77,7 @@ class Settings(BaseSettings):
     """Most inputs of one request in work at the same time; never more than four batches for each device."""
     max_inputs: int = setting(1024, "IEI_MAX_INPUTS", ge=1)
     """Most inputs in one request."""
-    max_output_values: int = setting(2**24, "IEI_MAX_OUTPUT_VALUES", ge=1)
+    max_output_values: int = setting(16_000_000, "IEI_MAX_OUTPUT_VALUES", ge=1)
     """Most numbers in one answer. Each takes about 10 bytes in JSON; a ViT-B has 151,296 in all tokens of a picture."""
     max_queue: int = setting(4096, "IEI_MAX_QUEUE", ge=1)
     """Most inputs in work or waiting in one worker; beyond it, requests are answered 429."""
@@ -115,6 +117,11 @@ class Settings(BaseSettings):
     cache_dir: Path | None = setting(None, "IEI_CACHE_DIR")
     """Where the demo model is kept. Default: `~/.cache/iei`. (Downloads from the hub go where `HF_HOME` says.)"""
 
+    @field_validator("pooling", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
     def is_set(self, name: str) -> bool:
         """Whether somebody chose this setting's value, in the environment or by a flag."""
         return name in self.model_fields_set
@@ -136,17 +143,30 @@ def read_settings(**given: Any) -> Settings:
     Raises:
         StartupError: a variable has a value that makes no sense, with its name, the value and what would.
     """
+    _check_agreement(given)
     try:
         return Settings(**given)
     except ValidationError as error:
-        faults = [f"{_env_of(fault['loc'][0])}={fault['input']!r}: {fault['msg']}" for fault in error.errors()]
+        faults = [f"{_said(fault['loc'][0], given)}={fault['input']!r}: {fault['msg']}" for fault in error.errors()]
         raise StartupError("; ".join(faults)) from None
 
 
-def _env_of(location: int | str) -> str:
-    """Pydantic reports a field under the alias that it looked for first, or under its own name."""
-    field = Settings.model_fields.get(str(location))
-    return env_names(field)[0] if field else str(location)
+def _check_agreement(given: Mapping[str, Any]) -> None:
+    """Of two variables for one setting, which one counts is nothing that anybody should have to look up."""
+    for name, field in Settings.model_fields.items():
+        found = {env: os.environ[env] for env in env_names(field) if os.environ.get(env)}
+        if name not in given and len(set(found.values())) > 1:
+            values = " and ".join(f"{env}={value!r}" for env, value in found.items())
+            raise StartupError(f"{values} are variables of the same setting: unset all but one.")
+
+
+def _said(location: int | str, given: Mapping[str, Any]) -> str:
+    """The flag or variable that somebody set. Pydantic reports a field under its own name or under its first alias."""
+    for name, field in Settings.model_fields.items():
+        if location in (name, *env_names(field)):
+            set_ones = [env for env in env_names(field) if os.environ.get(env)]
+            return f"--{name.replace('_', '-')}" if name in given else next(iter(set_ones), env_names(field)[0])
+    return str(location)
 
 
 def env_names(field: FieldInfo) -> list[str]:
