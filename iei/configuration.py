@@ -54,8 +54,8 @@ _INTRODUCTION = """\
 <!-- Written by `python -m iei.configuration --write`; edit iei/settings.py instead. -->
 
 Every setting is an environment variable, and a flag of `iei serve` and `iei embed`: `IEI_MAX_BATCH` is `--max-batch`.
-A flag wins over a variable; where a setting has several variables, the first that is set wins; a variable that is
-empty is not set. A value that makes no sense stops the start, with one sentence that names the variable.
+A flag wins over a variable; a variable that is empty is not set. A value that makes no sense stops the start, with one
+sentence that names the variable, and so do two variables of one setting that disagree.
 
 Started by plain gunicorn or uvicorn, the server takes workers, address and graceful timeout from *their* options;
 `IEI_WORKERS`, `IEI_BIND` and `IEI_GRACEFUL_TIMEOUT_S` then have no effect. All others hold however it is started."""

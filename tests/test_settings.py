@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from iei.errors import StartupError
+from iei.settings import Settings, env_names, read_settings
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in Settings.model_fields.values():
+        for env in env_names(field):
+            monkeypatch.delenv(env, raising=False)
+
+
+def test_a_flag_wins_over_a_variable_and_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IEI_WORKERS", "3")
+    monkeypatch.setenv("IEI_BIND", "")
+    assert (read_settings().workers, read_settings().bind) == (3, "0.0.0.0:8000")
+    assert read_settings(workers=5).workers == 5
+
+
+@pytest.mark.parametrize("env", ["IMAGE_EMBEDDING_MODEL", "IEI_MODEL", "MODEL_ID"])
+def test_the_other_services_names_are_understood(env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(env, "someone/model")
+    assert read_settings().model == "someone/model"
+    assert read_settings().is_set("model")
+
+
+def test_two_variables_of_one_setting_may_not_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGE_EMBEDDING_MODEL", "one")
+    monkeypatch.setenv("MODEL_ID", "one")
+    assert read_settings().model == "one"
+    monkeypatch.setenv("MODEL_ID", "two")
+    with pytest.raises(StartupError, match=r"IMAGE_EMBEDDING_MODEL='one' and MODEL_ID='two' .* unset all but one"):
+        read_settings()
+    assert read_settings(model="three").model == "three"
+
+
+def test_a_wrong_value_is_named_by_who_said_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StartupError, match=r"^--max-batch='x': "):
+        read_settings(max_batch="x")
+    monkeypatch.setenv("POOLING_STRATEGY", "sum")
+    monkeypatch.setenv("IEI_WORKERS", "0")
+    with pytest.raises(StartupError) as refused:
+        read_settings()
+    assert "POOLING_STRATEGY='sum': " in str(refused.value)
+    assert "IEI_WORKERS='0': " in str(refused.value)
+
+
+def test_poolings_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOLING_STRATEGY", "CLS")
+    assert read_settings().pooling == "cls"
