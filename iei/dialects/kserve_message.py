@@ -23,7 +23,7 @@ from iei.dialects.kserve_binary import (
     split_message,
     split_tensors,
 )
-from iei.dialects.wire import is_json, json_list, validated
+from iei.dialects.wire import ListOf, Optional, is_json, json_list, validated
 from iei.errors import InvalidInput, MalformedBody
 from iei.service import Vectors
 
@@ -43,10 +43,10 @@ class InputTensor(BaseModel):
 
     name: str
     """`image` or `text`, and the options `pooling_strategy`, `normalize` and `include_raw`."""
-    shape: list[Annotated[int, Field(ge=0)]]
+    shape: ListOf[Annotated[int, Field(ge=0)]]
     datatype: Literal["BYTES", "BOOL"]
     """BYTES; `normalize` and `include_raw` may be BOOL."""
-    parameters: TensorParameters = TensorParameters()
+    parameters: Annotated[TensorParameters, Optional] = TensorParameters()
     data: list[Any] | None = None
     """The elements, flat or nested, unless they follow the JSON in binary."""
 
@@ -60,13 +60,13 @@ class RequestedOutput(BaseModel):
 
     name: str
     """`output`, `embedding` or `raw_embeddings`."""
-    parameters: OutputParameters = OutputParameters()
+    parameters: Annotated[OutputParameters, Optional] = OutputParameters()
 
 
 class RequestParameters(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    binary_data_output: bool = False
+    binary_data_output: Annotated[bool, Optional] = False
     """Whether outputs that don't say otherwise come in binary."""
 
 
@@ -75,10 +75,10 @@ class InferRequest(BaseModel):
 
     id: str | None = None
     """Comes back with the response."""
-    inputs: list[InputTensor]
-    outputs: list[RequestedOutput] = []
+    inputs: ListOf[InputTensor]
+    outputs: Annotated[ListOf[RequestedOutput], Optional] = []
     """Default: `output`, and `raw_embeddings` if `include_raw` asks for them."""
-    parameters: RequestParameters = RequestParameters()
+    parameters: Annotated[RequestParameters, Optional] = RequestParameters()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,21 @@ from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 
-from iei.dialects.wire import SAMPLE, as_list, documented, json_list, json_response, parsed, timing_headers
+from iei.dialects.wire import (
+    SAMPLE,
+    ListOf,
+    Optional,
+    documented,
+    json_list,
+    json_response,
+    one_or_more,
+    parsed,
+    timing_headers,
+)
 from iei.errors import IEIError
 from iei.service import Embedder, ImageInput, Options
 
@@ -23,13 +33,27 @@ _OUTPUTS: dict[EmbeddingType, str] = {"cls_token": "cls", "patch_features": "pat
 """What this dialect calls an output → what it is."""
 
 
+_TAGS: dict[type, str] = {str: "<one>", list: "<many>"}
+
+OneOrMore = Annotated[
+    Annotated[str, Tag("<one>")] | Annotated[ListOf[str], Tag("<many>")],
+    Discriminator(
+        lambda value: _TAGS.get(type(value)),
+        custom_error_type="string_or_list",
+        custom_error_message="a string is wanted, or a list of them",
+    ),
+]
+
+
 class PredictRequest(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    image_data: str | list[str]
+    image_data: OneOrMore
     """An image as base64, a data URI or a URL; or a list of them."""
     embedding_types: Annotated[
-        list[EmbeddingType], BeforeValidator(as_list, json_schema_input_type=EmbeddingType | list[EmbeddingType])
+        ListOf[EmbeddingType],
+        BeforeValidator(one_or_more, json_schema_input_type=EmbeddingType | list[EmbeddingType]),
+        Optional,
     ] = ["cls_token"]
     """What is wanted; one name may come without a list."""
 
@@ -47,10 +71,8 @@ def router(embedder: Embedder) -> APIRouter:
         body = await parsed(request, PredictRequest)
         one = isinstance(body.image_data, str)
         images = [body.image_data] if isinstance(body.image_data, str) else body.image_data
-        if not body.embedding_types:
-            return json_response(orjson.dumps({} if one else [{}] * len(images)))
         options = Options(
-            outputs=tuple(_OUTPUTS[name] for name in body.embedding_types),
+            outputs=tuple(_OUTPUTS[name] for name in body.embedding_types) or ("default",),
             normalize=False,
             resize_to_multiple=embedder.settings.predict_resize == "multiple",
         )

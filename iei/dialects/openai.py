@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei.dialects.items import input_of
-from iei.dialects.wire import SAMPLE, documented, json_list, json_response, parsed, timing_headers
+from iei.dialects.wire import SAMPLE, ListOf, documented, json_list, json_response, parsed, timing_headers
 from iei.errors import IEIError, InvalidField, ModelNotFound, Overloaded
 from iei.models.spec import Modality
 from iei.service import Embedder, Embeddings, ImageInput, Options, Vectors
@@ -49,10 +49,10 @@ class ImageItem(BaseModel):
         return self.image_base64 or self.image_url or ""
 
 
-_TAGS: dict[type, str] = {str: "text", list: "tokens", dict: "image", ImageItem: "image"}
+_TAGS: dict[type, str] = {str: "<text>", list: "<tokens>", dict: "<image>"}
 
 Item = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[TokenId], Tag("tokens")] | Annotated[ImageItem, Tag("image")],
+    Annotated[str, Tag("<text>")] | Annotated[ListOf[TokenId], Tag("<tokens>")] | Annotated[ImageItem, Tag("<image>")],
     Discriminator(
         lambda item: _TAGS.get(type(item)),
         custom_error_type="item",
@@ -63,7 +63,9 @@ Item = Annotated[
 
 def _as_list(value: object) -> object:
     """A text, the token ids of a text or an image alone is a list of one."""
-    alone = isinstance(value, str | dict) or (isinstance(value, list) and value and isinstance(value[0], int))
+    if not isinstance(value, str | list | dict):
+        raise ValueError("a text is wanted, the ids of its tokens, an object with an image, or a list of these")
+    alone = not isinstance(value, list) or (value and isinstance(value[0], int))
     return [value] if alone else value
 
 
@@ -71,7 +73,7 @@ class EmbeddingsRequest(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     input: Annotated[
-        list[Item],
+        ListOf[Item],
         BeforeValidator(_as_list, json_schema_input_type=str | list[TokenId] | ImageItem | list[Item]),
     ]
     """Texts, token ids of texts, or images: one, or a list."""

@@ -18,7 +18,8 @@ from iei import __version__
 from iei.dialects.items import input_of
 from iei.dialects.wire import (
     SAMPLE,
-    as_list,
+    ListOf,
+    Strings,
     documented,
     json_list,
     json_response,
@@ -58,7 +59,7 @@ class TextOptions(BaseModel):
 
 
 class EmbedRequest(TextOptions):
-    inputs: Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str | list[str])]
+    inputs: Strings
     """Images (base64, data URIs or URLs) or texts; one, or a list."""
     normalize: bool | None = None
     """Divide each vector by its L2 norm. Default: IEI_NORMALIZE, and for texts what the model's own pipeline does."""
@@ -72,7 +73,7 @@ class EmbedRequest(TextOptions):
 
 class Sentences(BaseModel):
     source_sentence: str
-    sentences: list[str]
+    sentences: ListOf[str]
 
 
 class SimilarityRequest(BaseModel):
@@ -83,21 +84,23 @@ class SimilarityRequest(BaseModel):
 class TokenizeRequest(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    inputs: Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str | list[str])]
+    inputs: Strings
     add_special_tokens: bool = True
     prompt_name: str | None = None
     """One of the model's prompts, put before each text."""
 
 
 def _as_list_of_lists(value: object) -> object:
-    return [value] if isinstance(value, list) and value and not isinstance(value[0], list) else value
+    if not isinstance(value, list):
+        raise ValueError("the ids of one text are wanted, or a list of such lists")
+    return [value] if value and not isinstance(value[0], list) else value
 
 
 class DecodeRequest(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     ids: Annotated[
-        list[list[int]], BeforeValidator(_as_list_of_lists, json_schema_input_type=list[int] | list[list[int]])
+        ListOf[ListOf[int]], BeforeValidator(_as_list_of_lists, json_schema_input_type=list[int] | list[list[int]])
     ]
     """Ids of the tokens of one text, or of many."""
     skip_special_tokens: bool = True
@@ -210,6 +213,7 @@ def router(embedder: Embedder) -> APIRouter:
             )
         )
 
+    @routes.head("/health", include_in_schema=False)
     @routes.get("/health", response_model=dict[str, str])
     async def health() -> Response:
         """Ready: the engine is there and has its model. 503 while it is not."""
@@ -217,6 +221,7 @@ def router(embedder: Embedder) -> APIRouter:
             raise Unhealthy("the engine is not there (yet)")
         return json_response(b'{"message":"OK"}')
 
+    @routes.head("/ping", include_in_schema=False)
     @routes.get("/ping", response_model=dict[str, str])
     async def ping() -> Response:
         """Alive: this worker's event loop answers."""

@@ -39,6 +39,7 @@ def test_a_bare_type_and_none_at_all(demo_server: Server) -> None:
     patches = predict(demo_server, {"image_data": IMAGES[0], "embedding_types": "patch_features"}).json()
     assert list(patches) == ["patch_features"]
     assert np.shape(patches["patch_features"]) == (196, DIM)
+    assert predict(demo_server, {"image_data": IMAGES[0], "embedding_types": None}).json().keys() == {"cls_token"}
     assert predict(demo_server, {"image_data": IMAGES[0], "embedding_types": []}).json() == {}
     assert predict(demo_server, {"image_data": IMAGES, "embedding_types": []}).json() == [{}, {}]
 
@@ -47,13 +48,20 @@ def test_a_bare_type_and_none_at_all(demo_server: Server) -> None:
     ("body", "status", "words"),
     [
         ({}, 422, "image_data"),
-        ({"image_data": 7}, 422, "image_data"),
+        ({"image_data": 7}, 422, "image_data: a string is wanted, or a list of them"),
+        ({"image_data": [IMAGES[0], 7]}, 422, "image_data[1]: Input should be a valid string"),
         ({"image_data": ""}, 400, "empty"),
         ({"image_data": []}, 400, "empty"),
         ({"image_data": "bm90IGFuIGltYWdl"}, 400, "not an image"),
         ({"image_data": [IMAGES[0], "AAAA"]}, 400, "image_data[1]"),
         ({"image_data": IMAGES[0], "embedding_types": ["mean"]}, 422, "cls_token"),
-        ({"image_data": IMAGES[0], "embedding_types": None}, 422, "embedding_types"),
+        (
+            {"image_data": IMAGES[0], "embedding_types": 7},
+            422,
+            "embedding_types: a string is wanted, or a list of them",
+        ),
+        ({"image_data": "####", "embedding_types": []}, 400, "not base64"),
+        ({"image_data": [IMAGES[0]] * 1025, "embedding_types": []}, 422, "IEI_MAX_INPUTS"),
     ],
     ids=lambda value: str(value)[:60],
 )
