@@ -14,13 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from iei import __version__
 from iei.dialects import kserve, litserve, openai, tei
 from iei.dialects.wire import json_response
 from iei.engine.api import Engine
 from iei.errors import IEIError
-from iei.middleware.body import BodyLimits, CancelWhenGone
+from iei.middleware.body import BodyLimits, CancelWhenGone, Unpack
 from iei.middleware.trace import Trace
 from iei.models.catalog import catalog
 from iei.service import Embedder
@@ -49,15 +50,13 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
         version=__version__,
         lifespan=lifespan,
         middleware=[
-            Middleware(Trace),
+            Middleware(Trace, on_bug=_on_bug),
             Middleware(CancelWhenGone),
+            Middleware(Unpack),
             Middleware(BodyLimits, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s),
         ],
-        exception_handlers={
-            IEIError: _on_iei_error,
-            HTTPException: _on_http_exception,
-            Exception: _on_bug,
-        },
+        exception_handlers={IEIError: _on_iei_error, HTTPException: _on_http_exception},
+        redirect_slashes=False,  # to an absolute URL with http://, whatever a proxy has in front
     )
     for dialect in (tei, openai, kserve, litserve):
         app.include_router(dialect.router(embedder))
@@ -88,7 +87,7 @@ _ERROR_SHAPES: tuple[tuple[str, ErrorBody], ...] = (
 
 async def _on_iei_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, IEIError)
-    return _answer(request, error)
+    return _answer(request.scope, error)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -96,11 +95,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
     message = f"{error.detail}: {request.method} {path}; the routes are listed at /docs"
-    return _answer(request, _with_status(error.status_code, message), error.headers)
+    return _answer(request.scope, _with_status(error.status_code, message), error.headers)
 
 
-async def _on_bug(request: Request, error: Exception) -> Response:
-    return _answer(request, _with_status(500, "an internal error; the server's log has its traceback"))
+def _on_bug(scope: Scope) -> Response:
+    return _answer(scope, _with_status(500, "an internal error; the server's log has its traceback"))
 
 
 def _with_status(status: int, message: str) -> IEIError:
@@ -111,8 +110,8 @@ def _with_status(status: int, message: str) -> IEIError:
     return error
 
 
-def _answer(request: Request, error: IEIError, headers: object = None) -> Response:
-    response = json_response(error_body(request.scope["path"])(error), error.status)
+def _answer(scope: Scope, error: IEIError, headers: object = None) -> Response:
+    response = json_response(error_body(scope["path"])(error), error.status)
     if isinstance(headers, dict):
         response.headers.update(headers)
     if error.retry_after_s:

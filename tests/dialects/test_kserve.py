@@ -133,6 +133,16 @@ def test_async_tritonclient(demo_server: Server, expected: dict[str, np.ndarray]
     assert close(asyncio.run(embed()), expected["mean"])
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_tritonclient_may_compress(
+    client: triton.InferenceServerClient, expected: dict[str, np.ndarray], algorithm: str
+) -> None:
+    wanted = triton.InferRequestedOutput("embedding")
+    images = [tensor("image", FILES, binary=True)]
+    result = client.infer("demo", images, outputs=[wanted], request_compression_algorithm=algorithm)
+    assert close(result.as_numpy("embedding"), expected["mean"])
+
+
 def test_errors_reach_tritonclient(client: triton.InferenceServerClient) -> None:
     image = tensor("image", TEXTS, binary=True)
     for call, status, words in (

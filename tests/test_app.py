@@ -1,0 +1,64 @@
+"""The app as a whole, with an engine whose answers are known: what holds for every route."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from starlette.testclient import TestClient
+
+from iei.app import create_app
+from iei.engine.inprocess import InProcessEngine
+from iei.settings import Settings
+from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
+
+ERRORS = {
+    "/embed": {"error", "error_type", "detail"},
+    "/v1/embeddings": {"error", "detail"},
+    f"/v2/models/{SPEC.name}/infer": {"error"},
+    "/predict": {"detail"},
+}
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    """It raises what the app raises."""
+    with TestClient(create_app(Settings(model=SPEC.name), InProcessEngine(KnownRuntime()))) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ERRORS)
+def test_a_bug_is_answered_in_shape_and_logged_under_the_name_of_its_request(
+    client: TestClient, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("iei.dialects.tei.parsed", broken)
+    monkeypatch.setattr("iei.dialects.openai.parsed", broken)
+    monkeypatch.setattr("iei.dialects.litserve.parsed", broken)
+    monkeypatch.setattr("iei.dialects.kserve._inferred", broken)
+    with caplog.at_level(logging.ERROR):
+        response = client.post(path, json={}, headers={"x-request-id": "request-7"})
+    assert response.status_code == 500
+    assert response.json().keys() == ERRORS[path]
+    assert "a bug" not in response.text
+    assert response.headers["x-request-id"] == "request-7"
+    assert float(response.headers["x-total-time"]) >= 0
+    (record,) = caplog.records
+    assert "request-7" in record.getMessage()
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_balancers_may_ask_with_head(client: TestClient) -> None:
+    for path in ("/health", "/ping"):
+        assert client.head(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/embed/", "/v1/embeddings/", "/predict/"])
+def test_a_slash_too_many_is_not_found_rather_than_sent_elsewhere(client: TestClient, path: str) -> None:
+    response = client.post(path, json={}, follow_redirects=False)
+    assert response.status_code == 404
+    assert "the routes are listed at /docs" in response.text
