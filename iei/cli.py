@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.command(arguments)
     except (StartupError, IEIError) as error:
         raise SystemExit(f"iei: {error}") from None
+    except BrokenPipeError:  # `iei embed … | head`: the reader has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        raise SystemExit(141) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -38,20 +41,21 @@ def embed_files(settings: Settings, paths: Sequence[Path], out: TextIO) -> int:
     async def run() -> int:
         failed = 0
         with tqdm(total=len(files), unit="picture", disable=not sys.stderr.isatty()) as progress:
-            async for file, vector in _embedded(embedder, files):
-                progress.update()
-                if isinstance(vector, str):
-                    failed += 1
-                    tqdm.write(f"iei: {file}: {vector}", file=sys.stderr)
-                else:
-                    line = {"file": str(file), "embedding": vector}
-                    out.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
+            async with aclosing(_embedded(embedder, files)) as vectors:
+                async for file, vector in vectors:
+                    progress.update()
+                    if isinstance(vector, str):
+                        failed += 1
+                        tqdm.write(f"iei: {file}: {vector}", file=sys.stderr)
+                    else:
+                        line = {"file": str(file), "embedding": vector}
+                        out.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
         return failed
 
     return asyncio.run(run())
 
 
-async def _embedded(embedder: Embedder, files: Sequence[Path]) -> AsyncIterator[tuple[Path, Vectors | str]]:
+async def _embedded(embedder: Embedder, files: Sequence[Path]) -> AsyncGenerator[tuple[Path, Vectors | str], None]:
     """Each file with its vector, or with what is wrong with it; in order, a window of them in work at a time."""
 
     async def one(file: Path) -> Vectors | str:
@@ -64,12 +68,20 @@ async def _embedded(embedder: Embedder, files: Sequence[Path]) -> AsyncIterator[
             return str(error)
 
     await embedder.start()
-    tasks: list[asyncio.Task[Vectors | str]] = []
-    for index, file in enumerate(files):
-        while len(tasks) < min(index + IN_WORK, len(files)):
-            tasks.append(asyncio.create_task(one(files[len(tasks)])))
-        yield file, await tasks[index]
-    await embedder.stop()
+    coming = iter(files)
+    in_work: deque[tuple[Path, asyncio.Task[Vectors | str]]] = deque()
+    try:
+        while True:
+            in_work.extend((file, asyncio.create_task(one(file))) for file in islice(coming, IN_WORK - len(in_work)))
+            if not in_work:
+                return
+            file, task = in_work.popleft()
+            yield file, await task
+    finally:  # nobody may be left to read it
+        for _, task in in_work:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in in_work), return_exceptions=True)
+        await embedder.stop()
 
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
