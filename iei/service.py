@@ -25,7 +25,7 @@ from iei.inputs.geometry import to_multiple, to_pixels
 from iei.inputs.sources import encoded_bytes, kind_of
 from iei.inputs.tokens import encode, keep_tokenizer
 from iei.models.catalog import Catalog
-from iei.models.spec import POOLED, ImageTower, Modality, ModelSpec, TextTower
+from iei.models.spec import POOLED, ImageTower, Modality, ModelSpec, TextTower, why_not
 from iei.settings import Settings
 
 S = TypeVar("S", bound=Sized)
@@ -178,10 +178,6 @@ class Embedder:
             assert isinstance(tower, TextTower)
             return await self._in_thread(worked, tower)
 
-    def default_pooling(self, tower: ImageTower | TextTower) -> str:
-        """What this server is set to, where the model has it."""
-        return self.settings.pooling if self.settings.pooling in tower.outputs else tower.pooling
-
     def outputs_of(self, spec: ModelSpec, modality: Modality, options: Options) -> tuple[str, ...]:
         """The outputs that `options` mean for inputs of this kind.
 
@@ -191,12 +187,11 @@ class Embedder:
         tower = _tower(spec, modality)
         if options.resize_to_multiple and isinstance(tower, ImageTower) and not tower.any_size:
             raise InvalidField(f"model {spec.name!r} takes pictures of one size only: unset IEI_PREDICT_RESIZE")
-        chosen = tuple(self.default_pooling(tower) if name == "default" else name for name in options.outputs)
+        chosen = tuple(tower.pooling if name == "default" else name for name in options.outputs)
         for name in chosen:
             if name not in tower.outputs:
-                reason = _WHY_NOT.get(name, "there is no such output")
                 offered = ", ".join(tower.outputs)
-                raise InvalidField(f"{name!r} is not offered by {spec.name!r}: {reason}; offered: {offered}")
+                raise InvalidField(f"{name!r} is not offered by {spec.name!r}: {why_not(name)}; offered: {offered}")
             if options.dimensions is not None and not 1 <= options.dimensions <= tower.outputs[name]:
                 raise InvalidField(
                     f"dimensions must be from 1 to {tower.outputs[name]} for this model, not {options.dimensions}",
@@ -320,7 +315,7 @@ class _Request:
     def _count_values(self, modality: Modality, array: Prepared, outputs: Sequence[str]) -> None:
         """A picture of a hundred bytes has hundreds of rows of patches: the answer is bounded, not only the request."""
         tower = _tower(self.spec, modality)
-        self._values += sum(tower.rows(name, *array.shape[:2]) * tower.outputs[name] for name in outputs)
+        self._values += sum(tower.rows(name, array.shape) * tower.outputs[name] for name in outputs)
         limit = self.embedder.settings.max_output_values
         if self._values > limit:
             raise InvalidField(
@@ -330,7 +325,7 @@ class _Request:
     def _finished(self, result: Result, modality: Modality, array: Prepared, outputs: Sequence[str]) -> Embedding:
         tower = self.spec.tower_for(modality)
         assert tower is not None
-        tokens = len(array) if isinstance(tower, TextTower) else tower.rows("patches", *array.shape[:2])
+        tokens = tower.rows("tokens" if modality == "text" else "patches", array.shape)
         vectors = {
             name: finish(result.outputs[name], self.options.dimensions, self._normalizes(tower, name))
             for name in outputs
@@ -372,13 +367,6 @@ def _tower(spec: ModelSpec, modality: Modality) -> ImageTower | TextTower:
     if tower is None:
         raise InvalidField(f"model {spec.name!r} takes no {modality}s")
     return tower
-
-
-_WHY_NOT = {
-    "cls": "it has no class token",
-    "pooler": "its checkpoint has no weights for a pooling of its own",
-    "last": "only texts have a last token",
-}
 
 
 OF_ONE_INPUT = (EmptyInput, InvalidInput, BackendFailed)

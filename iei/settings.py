@@ -30,14 +30,16 @@ class Settings(BaseSettings):
         frozen=True, populate_by_name=True, use_attribute_docstrings=True, env_ignore_empty=True
     )
 
-    model: str = setting("google/vit-base-patch16-224", "IMAGE_EMBEDDING_MODEL", "IEI_MODEL", "MODEL_ID")
+    model: str = setting("google/vit-base-patch16-224", "IMAGE_EMBEDDING_MODEL", "IEI_MODEL")
     """Hub id or local folder of the model, or `demo` for the built-in untrained one."""
+    fallback_model: str | None = setting(None, "IEI_FALLBACK_MODEL", "MODEL_ID")
+    """The model, where `IEI_MODEL` names none and KServe has mounted none at `/mnt/models`."""
     model_name: str | None = setting(None, "IEI_MODEL_NAME", "MODEL_NAME")
     """What clients call the model. Default: its id, or the last part of its folder."""
     models: str = setting("", "IEI_MODELS")
     """Several models instead, commas between: `name=id-or-folder`, `id@revision` or just ids. The first is default."""
     supported_models: Path = setting(Path("supported_models.txt"), "IEI_SUPPORTED_MODELS")
-    """A file with more models that may be served, one id a line, `#` for comments. Used if it is there."""
+    """A file with more models that may be served, one id a line, `#` for comments. The default one may be missing."""
     max_loaded_models: int = setting(2, "IEI_MAX_LOADED_MODELS", ge=1)
     """Most models in memory at a time: the least recently used one makes room for one that is asked for."""
     load_at_start: Literal["first", "all"] = setting("first", "IEI_LOAD_AT_START")
@@ -69,7 +71,7 @@ class Settings(BaseSettings):
     pooling: str = setting(
         "auto", "IEI_POOLING", "POOLING_STRATEGY", pattern="^(auto|cls|mean|patch_mean|max|last|pooler)$"
     )
-    """Pooling of requests that name none. `auto`: `mean` for images, the checkpoint's own for texts."""
+    """Default pooling; only the first model must have it. `auto`: `mean` for images, the checkpoint's own for texts."""
     normalize: bool = setting(False, "IEI_NORMALIZE", "NORMALIZE_EMBEDDINGS")
     """Whether vectors are divided by their L2 norm when the request does not say. Unset: texts as their model does."""
 

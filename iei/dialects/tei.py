@@ -195,7 +195,7 @@ def router(embedder: Embedder) -> APIRouter:
                     "model_id": spec.name,
                     "revision": spec.revision,
                     "model_type": spec.model_type,
-                    "modalities": [name for name, side in (("image", spec.image), ("text", spec.text)) if side],
+                    "modalities": spec.modalities,
                     "dim": tower.outputs[tower.pooling],
                     "poolings": tower.outputs,
                     "max_input_length": spec.text.max_tokens if spec.text else None,

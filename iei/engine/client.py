@@ -39,7 +39,7 @@ from iei.engine.frames import (
 from iei.engine.launch import EngineAddress, LaunchedEngine
 from iei.errors import BackendFailed, IEIError, InvalidInput, Overloaded, Unhealthy
 from iei.models.catalog import catalog
-from iei.models.spec import MODALITIES, POOLED, ImageTower, Modality, ModelSpec
+from iei.models.spec import MODALITIES, POOLED, Modality, ModelSpec
 from iei.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -351,10 +351,7 @@ def output_layout(
     """(name, rows, dim) of each output, in the order in which they lie in memory."""
     tower = spec.tower_for(modality)
     assert tower is not None
-    if isinstance(tower, ImageTower):
-        height, width = array.shape[:2]
-        return [(name, tower.rows(name, height, width), tower.outputs[name]) for name in outputs]
-    return [(name, tower.rows(name, len(array)), tower.outputs[name]) for name in outputs]
+    return [(name, tower.rows(name, array.shape), tower.outputs[name]) for name in outputs]
 
 
 def parse_outputs(layout: Sequence[tuple[str, int, int]], content: bytes) -> dict[str, npt.NDArray[np.float32]]:

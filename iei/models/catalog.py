@@ -11,7 +11,7 @@ from iei.models.spec import LoadRequest
 from iei.settings import Settings
 
 MOUNTED = Path("/mnt/models")
-"""Where KServe puts the model that it has fetched. It is served when no model is named."""
+"""Where KServe puts the model that it has fetched."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,13 @@ def catalog(settings: Settings, mounted: Path = MOUNTED) -> Catalog:
     """What the settings allow: `models`, or else `model`; and then whatever the allow-list file adds.
 
     Raises:
-        StartupError: two models have the same name, a name has no model, or a revision belongs to none of them.
+        StartupError: two models have the same name, a name has no model, a revision belongs to none of them, or a list is not there.
     """
     named = [_parsed(entry) for entry in _entries(settings.models.replace(",", "\n"))]
-    listed = [_parsed(entry) for entry in _entries(_text_of(settings.supported_models))]
-    if not named and (settings.is_set("model") or not listed):
-        model_id = settings.model
-        if not settings.is_set("model") and (mounted / "config.json").is_file():
-            model_id = str(mounted)
+    listed = [_parsed(entry) for entry in _entries(_list_of(settings))]
+    chosen = _chosen(settings, mounted)
+    if not named and (chosen or not listed):
+        model_id = chosen or settings.model
         named = [(settings.model_name or served_name(model_id), model_id, settings.revision)]
     elif settings.revision:
         raise StartupError("IEI_REVISION is for one model: where several are listed, write name=id@revision.")
@@ -58,6 +57,13 @@ def catalog(settings: Settings, mounted: Path = MOUNTED) -> Catalog:
     if twice := {name for name in names if names.count(name) > 1}:
         raise StartupError(f"Two models are called {', '.join(sorted(twice))}: give one another name (name=id).")
     return Catalog(names, ids, revisions)
+
+
+def _chosen(settings: Settings, mounted: Path) -> str | None:
+    """The one model that somebody chose: by IEI's own setting, or else through KServe, where a mount comes first."""
+    if settings.is_set("model"):
+        return settings.model
+    return str(mounted) if (mounted / "config.json").is_file() else settings.fallback_model
 
 
 def load_requests(settings: Settings, device: str) -> tuple[LoadRequest, ...]:
@@ -71,6 +77,7 @@ def load_requests(settings: Settings, device: str) -> tuple[LoadRequest, ...]:
             device=device,
             dtype=settings.dtype,
             pooling=settings.pooling,
+            pooling_optional=name != served.names[0],
             attention=settings.attention,
             quantization=settings.quantization,
             threads=settings.threads,
@@ -93,7 +100,11 @@ def _entries(text: str) -> Iterator[str]:
             yield entry
 
 
-def _text_of(file: Path) -> str:
+def _list_of(settings: Settings) -> str:
+    """The text of the allow-list file. Only the default one may be missing."""
+    file = settings.supported_models
+    if not file.is_file() and settings.is_set("supported_models"):
+        raise StartupError(f"IEI_SUPPORTED_MODELS: there is no file {file}.")
     return file.read_text() if file.is_file() else ""
 
 

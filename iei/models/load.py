@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +20,15 @@ from iei.models.families import supported
 from iei.models.hub import fetch_checkpoint, read_config, revision_of
 from iei.models.onednn import pack_linears
 from iei.models.preprocessor import read_geometry, read_preprocessor
-from iei.models.spec import POOLED, ImageTower, LoadRequest, ModelSpec, TextTower
+from iei.models.spec import POOLED, ImageTower, LoadRequest, ModelSpec, TextTower, why_not
 from iei.models.text import TextModel, load_text
 from iei.models.text_architectures import TEXT_ARCHITECTURES, TWO_TOWERS
 from iei.models.tokenizer import TOKENIZER_FILE
 from iei.models.two_towers import load_two_towers
 from iei.models.vision import VisionModel
 from iei.models.weights import load_weights
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
     module, image, text = _load_towers(folder, model_type, placement, allow_pickle=request.allow_pickle)
     image_tower = _measure(image, placement) if image else None
     text_tower = text.tower() if text else None
-    if image_tower and text_tower:
-        image_tower = replace(image_tower, pooling=text_tower.pooling)
-    _check_pooling(request, image, [tower for tower in (image_tower, text_tower) if tower])
+    pooling = _default_pooling(request, [tower for tower in (image_tower, text_tower) if tower])
     parameters = sum(weight.numel() for weight in module.parameters())
     on_cpu = placement.device.type == "cpu" and placement.dtype == torch.float32
     packed = on_cpu and pack_linears(module, lambda: _probe(image, text))
@@ -61,8 +63,8 @@ def load_model(request: LoadRequest) -> LoadedModel:
         runtime=f"torch {torch.__version__.partition('+')[0]} "
         f"({module.config._attn_implementation}{', oneDNN' if packed else ''})",
         parameters=parameters,
-        image=image_tower,
-        text=text_tower,
+        image=image_tower and replace(image_tower, pooling=pooling),
+        text=text_tower and replace(text_tower, pooling=pooling),
     )
     return LoadedModel(spec, placement.device, image, text)
 
@@ -131,23 +133,19 @@ def _probe(image: VisionModel | None, text: TextModel | None) -> list[Tensor]:
     return results
 
 
-def _check_pooling(request: LoadRequest, image: VisionModel | None, towers: list[ImageTower | TextTower]) -> None:
-    offered = [name for name in POOLED if any(name in tower.outputs for tower in towers)]
-    if request.pooling in ("auto", *offered):
-        return
-    raise StartupError(
-        f"{request.id} can't give the pooling {request.pooling}, {_why_not(request.pooling, image)}: "
-        f"set IEI_POOLING to one of {', '.join(offered)}."
-    )
+def _default_pooling(request: LoadRequest, towers: Sequence[ImageTower | TextTower]) -> str:
+    """The output of requests that name none: one that all towers have, as vectors of texts and pictures are compared.
 
-
-def _why_not(pooling: str, image: VisionModel | None) -> str:
-    if image is None:
-        return "its texts have none such"
-    pooler = image.architecture.pooler
-    return {
-        "cls": "its architecture has no class token",
-        "pooler": f"its checkpoint lacks the weights {pooler.weights}*"
-        if pooler
-        else "its architecture has no pooling of its own",
-    }.get(pooling, "it is not a pooling of images")
+    Raises:
+        StartupError: they have not what is asked for, and there is no choice.
+    """
+    own = towers[-1].pooling  # of two towers the text side's: the space that they share
+    offered = [name for name in POOLED if all(name in tower.outputs for tower in towers)]
+    if request.pooling in offered:
+        return request.pooling
+    if request.pooling != "auto":
+        fault = f"{request.id} can't give the pooling {request.pooling} ({why_not(request.pooling)})"
+        if not request.pooling_optional:
+            raise StartupError(f"{fault}: set IEI_POOLING to one of {', '.join(offered)}.")
+        log.warning("%s: its default is %s", fault, own)
+    return own

@@ -25,6 +25,19 @@ ROWS = ("patches", "tokens")
 OUTPUTS = POOLED + ROWS
 """Every name that a client may ask for, in the order in which outputs lie in memory. Meanings: docs/models.md."""
 
+_WHY_NOT: Mapping[str, str] = {
+    "cls": "it has no class token",
+    "patch_mean": "only pictures have patches",
+    "patches": "only pictures have patches",
+    "last": "only texts have a last token",
+    "pooler": "it has no pooling of its own, or its checkpoint lacks the weights for that",
+}
+
+
+def why_not(output: str) -> str:
+    """Why a model may be without this output."""
+    return _WHY_NOT.get(output, "there is no such output")
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
@@ -69,14 +82,15 @@ class ImageTower:
     stride: int
     """Pixels between neighbouring patches."""
     pooling: str = "mean"
-    """What requests get that name none: `mean`, or `pooler` where that is the space shared with a text tower."""
+    """What requests get that name none."""
     any_size: bool = False
     """Whether other sizes, in multiples of `stride`, are computed too."""
 
-    def rows(self, output: str, height: int, width: int) -> int:
-        """How many vectors `output` has for a picture of `height`×`width` pixels."""
+    def rows(self, output: str, shape: tuple[int, ...]) -> int:
+        """How many vectors `output` has for pixels [H, W, 3]."""
         if output in POOLED:
             return 1
+        height, width, _ = shape
         patches = self.patches
         if (height, width) != self.geometry.size:
             patches = (height // self.stride) * (width // self.stride)
@@ -93,18 +107,16 @@ class TextTower:
     max_tokens: int
     """Longest input, special tokens included."""
     pooling: str
-    """The output that the checkpoint was trained for."""
+    """What requests get that name none."""
     normalize: bool = True
     """Whether the checkpoint's own pipeline ends with L2 normalisation."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
-    pad_to: int | None = None
-    """Texts are padded to exactly this length (SigLIP was trained so), or to the longest of their batch."""
-    pad_id: int = 0
     lowercase: bool = False
 
-    def rows(self, output: str, length: int) -> int:
-        return 1 if output in POOLED else length
+    def rows(self, output: str, shape: tuple[int, ...]) -> int:
+        """How many vectors `output` has for token ids [L]."""
+        return 1 if output in POOLED else shape[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +146,11 @@ class ModelSpec:
             raise ValueError(f"{self.id} takes neither images nor texts")
         return tower
 
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What it takes."""
+        return tuple(name for name in MODALITIES if self.tower_for(name))
+
     def tower_for(self, modality: Modality) -> ImageTower | TextTower | None:
         return self.image if modality == "image" else self.text
 
@@ -156,7 +173,10 @@ class LoadRequest:
     device: str = "auto"
     dtype: str = "auto"
     pooling: str = "auto"
-    """The pooling that requests get by default: a checkpoint that can't give it is refused at start."""
+    """The pooling that requests get by default. `auto`: for pictures `mean`, for texts what the checkpoint was trained
+    for, and the shared space where there are both."""
+    pooling_optional: bool = False
+    """A model that can't give `pooling` is served with its own default instead of being refused."""
     attention: str = "auto"
     quantization: str = "none"
     threads: int = 0

@@ -73,8 +73,6 @@ class TextModel(nn.Module):
             normalize=self._pipeline.normalize,
             prompts=self._pipeline.prompts,
             default_prompt=self._pipeline.default_prompt,
-            pad_to=self._pad_to,
-            pad_id=self._pad_id,
             lowercase=self._pipeline.lowercase,
         )
 

@@ -57,12 +57,21 @@ def test_one_revision_for_several_models_stops_the_start() -> None:
         catalog(Settings(models="a=org/one,b=org/two", revision="v1"))
 
 
-def test_a_mounted_model_is_served_when_none_is_named(tmp_path: Path) -> None:
+def test_a_list_that_somebody_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="there is no file .*typo"):
+        catalog(Settings(model="org/vit", supported_models=tmp_path / "typo.txt"))
+
+
+def test_a_mounted_model_comes_before_kserves_name_and_after_ieis_own(tmp_path: Path, allow_list: Path) -> None:
     mounted = tmp_path / "models"
+    assert catalog(Settings(fallback_model="org/vit"), mounted).ids == ("org/vit",)
+    assert catalog(Settings(fallback_model="org/vit", supported_models=allow_list), mounted).names[0] == "org/vit"
     assert catalog(Settings(), mounted).ids == ("google/vit-base-patch16-224",)
     mounted.mkdir()
     (mounted / "config.json").write_text("{}")
     assert catalog(Settings(), mounted).ids == (str(mounted),)
+    assert catalog(Settings(fallback_model="org/vit"), mounted).ids == (str(mounted),)
+    assert catalog(Settings(supported_models=allow_list), mounted).ids[0] == str(mounted)
     assert catalog(Settings(model_name="m"), mounted).names == ("m",)
     assert catalog(Settings(model="org/vit"), mounted).ids == ("org/vit",)
 
@@ -80,6 +89,11 @@ def test_clients_may_use_the_name_or_the_id_and_are_told_what_there_is() -> None
     assert [served.resolve(name) for name in (None, "b", "org/two")] == ["a", "b", "b"]
     with pytest.raises(ModelNotFound, match="'c' is not served here; served: a, b"):
         served.resolve("c")
+
+
+def test_only_the_default_model_must_have_the_servers_pooling() -> None:
+    requests = load_requests(Settings(models="a=org/one,b=org/two", pooling="cls"), "cpu")
+    assert [(each.pooling, each.pooling_optional) for each in requests] == [("cls", False), ("cls", True)]
 
 
 def test_engines_are_told_the_models_in_the_same_order() -> None:

@@ -121,12 +121,11 @@ def test_photos_differ(vectors: list[Arrays]) -> None:
 def test_describes_what_it_gives(runtime: TorchRuntime, vectors: list[Arrays]) -> None:
     tower = runtime.spec.image
     assert tower is not None
-    height, width = tower.geometry.size
     for name, array in vectors[0].items():
         assert array.shape[-1] == tower.outputs[name]
         assert array.ndim == (1 if name in POOLED else 2)
         if array.ndim == 2:
-            assert array.shape[0] == tower.rows(name, height, width)
+            assert array.shape[0] == tower.rows(name, (*tower.geometry.size, 3))
 
 
 def _cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -324,6 +324,6 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 
 def test_a_pooling_that_texts_have_not_is_refused(folder: Path) -> None:
     with pytest.raises(
-        StartupError, match=r"can't give the pooling patch_mean, .* one of cls, mean, max, last, pooler"
+        StartupError, match=r"can't give the pooling patch_mean \(.* one of cls, mean, max, last, pooler"
     ):
         load(LoadRequest("tiny", str(folder), threads=1, pooling="patch_mean"))

@@ -116,12 +116,12 @@ def test_company_makes_no_difference(runtime: TorchRuntime, tower: TextTower, ve
 
 
 def test_describes_what_it_gives(tower: TextTower, vectors: list[Arrays]) -> None:
-    length = len(encode(TEXTS[0], tower))
+    ids = encode(TEXTS[0], tower)
     for name, array in vectors[0].items():
         assert array.shape[-1] == tower.outputs[name]
         assert array.ndim == (1 if name in POOLED else 2)
         if array.ndim == 2:
-            assert array.shape[0] == tower.rows(name, length)
+            assert array.shape[0] == tower.rows(name, ids.shape)
 
 
 def test_the_longest_text_is_computed(runtime: TorchRuntime, tower: TextTower) -> None:

@@ -109,7 +109,7 @@ def test_texts_have_their_other_outputs(model: torch.nn.Module, runtime: TorchRu
     outputs = {"mean", "max", "last", "pooler", "tokens"}
     assert set(text.outputs) == outputs
     ids = encode(TEXTS[0], text)
-    padded = np.full(text.pad_to or len(ids), text.pad_id)
+    padded = np.full(64 if text.lowercase else len(ids), 1)  # SigLIP's
     padded[: len(ids)] = ids
     with torch.no_grad():
         tokens = model.text_model(torch.tensor(padded)[None]).last_hidden_state[0, : len(ids)].numpy()
@@ -136,7 +136,9 @@ def test_pictures_keep_their_other_outputs(family: str, runtime: TorchRuntime, t
 def test_other_sizes_are_computed_as_well(runtime: TorchRuntime, image: ImageTower) -> None:
     assert image.any_size
     pixels = np.asarray(photos()["coffee"].resize((320, 256)))
-    assert runtime.run("image", [pixels], ["patches"])[0]["patches"].shape[0] == image.rows("patches", 256, 320) == 80
+    assert (
+        runtime.run("image", [pixels], ["patches"])[0]["patches"].shape[0] == image.rows("patches", pixels.shape) == 80
+    )
 
 
 def test_company_makes_no_difference(runtime: TorchRuntime, text: TextTower) -> None:
@@ -177,7 +179,7 @@ def test_siglip_pads_to_its_own_length_with_its_own_token(tmp_path: Path) -> Non
     runtime = load(LoadRequest("tiny", str(write_text_checkpoint("siglip", tmp_path, pad_token="<pad>")), threads=1))
     tower = runtime.spec.text
     assert tower is not None
-    assert (tower.pad_to, tower.pad_id, tower.max_tokens) == (64, 0, 64)
+    assert tower.max_tokens == 64
     ids = encode("a cat", tower)
     assert len(ids) < 64, "padding is not counted, nor sent through shared memory"
     padded = np.concatenate([ids, np.zeros(64 - len(ids), np.int32)])
@@ -200,9 +202,30 @@ def _edit(folder: Path, keep: Callable[[str], bool]) -> None:
     save_file(weights, file, metadata={"format": "pt"})
 
 
-def test_a_pooling_that_only_one_tower_has_may_be_the_servers_default(tmp_path: Path) -> None:
-    write_text_checkpoint("clip", tmp_path)
-    assert load_model(LoadRequest("tiny", str(tmp_path), pooling="patch_mean")).text is not None
-    write_text_checkpoint("siglip", tmp_path / "siglip")
-    with pytest.raises(StartupError, match=r"can't give the pooling cls, its architecture has no class token"):
-        load_model(LoadRequest("tiny", str(tmp_path / "siglip"), pooling="cls"))
+class TestDefaultPooling:
+    @pytest.mark.parametrize("pooling", ["cls", "patch_mean", "last"])
+    def test_must_be_one_that_both_towers_have(self, pooling: str, tmp_path: Path) -> None:
+        write_text_checkpoint("clip", tmp_path)
+        with pytest.raises(StartupError, match=rf"can't give the pooling {pooling} .* one of mean, max, pooler\."):
+            load_model(LoadRequest("tiny", str(tmp_path), pooling=pooling))
+
+    def test_is_that_of_both_towers(self, tmp_path: Path) -> None:
+        write_text_checkpoint("clip", tmp_path)
+        assert _defaults(LoadRequest("tiny", str(tmp_path), pooling="mean")) == ("mean", "mean")
+        assert _defaults(LoadRequest("tiny", str(tmp_path))) == ("pooler", "pooler")
+
+    def test_of_a_further_model_is_its_own_where_it_lacks_the_servers(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Its vectors of texts and pictures stay in one space."""
+        write_text_checkpoint("clip", tmp_path)
+        request = LoadRequest("tiny", str(tmp_path), pooling="last", pooling_optional=True)
+        assert _defaults(request) == ("pooler", "pooler")
+        assert "can't give the pooling last (only texts have a last token): its default is pooler" in caplog.text
+
+
+def _defaults(request: LoadRequest) -> tuple[str, str]:
+    spec = load_model(request).spec
+    assert spec.image is not None
+    assert spec.text is not None
+    return spec.image.pooling, spec.text.pooling

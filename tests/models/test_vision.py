@@ -53,7 +53,7 @@ def test_other_sizes_equal_transformers_in_any_order(family: str, tmp_path: Path
     ):
         pixels = _pixels(height, width)
         tokens = runtime.run("image", [pixels], ["tokens"])[0]["tokens"]
-        assert tokens.shape[0] == tower.rows("tokens", height, width)
+        assert tokens.shape[0] == tower.rows("tokens", pixels.shape)
         assert np.abs(tokens - _reference(family, tmp_path, runtime, pixels)).max() <= 1e-4
 
 

@@ -58,7 +58,7 @@ def test_no_pooler_without_its_weights(family: str, tmp_path: Path) -> None:
     write_checkpoint(family, tmp_path)
     assert "pooler" not in _outputs(_load(tmp_path))
     with pytest.raises(
-        StartupError, match=r"can't give the pooling pooler, its checkpoint lacks the weights pooler\.\*: .* cls, mean"
+        StartupError, match=r"can't give the pooling pooler \(.* lacks the weights for that\): .* one of cls, mean"
     ):
         _load(tmp_path, pooling="pooler")
 
@@ -90,14 +90,14 @@ def test_a_pooler_that_lacks_any_weight_is_not_offered(family: str, weights: str
 @pytest.mark.parametrize("family", ["ijepa", "pvt"])
 def test_no_pooling_of_its_own_no_pooler(family: str, tmp_path: Path) -> None:
     write_checkpoint(family, tmp_path)
-    with pytest.raises(StartupError, match="can't give the pooling pooler, its architecture has no pooling of its own"):
+    with pytest.raises(StartupError, match=r"can't give the pooling pooler \(it has no pooling of its own"):
         _load(tmp_path, pooling="pooler")
 
 
 @pytest.mark.parametrize("family", ["ijepa", "siglip", "convnext", "resnet"])
 def test_no_class_token_no_cls(family: str, tmp_path: Path) -> None:
     write_checkpoint(family, tmp_path)
-    with pytest.raises(StartupError, match="can't give the pooling cls, its architecture has no class token"):
+    with pytest.raises(StartupError, match=r"can't give the pooling cls \(it has no class token\)"):
         _load(tmp_path, pooling="cls")
 
 
