@@ -41,7 +41,6 @@ ENV PATH=/opt/iei/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HF_HOME=/cache/huggingface \
     IEI_CACHE_DIR=/cache/iei \
-    IMAGE_EMBEDDING_MODEL=google/vit-base-patch16-224 \
     IEI_WORKERS=4 \
     IEI_BIND=0.0.0.0:8000
 # By number, so that Kubernetes can see that it is not root.

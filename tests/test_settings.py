@@ -20,8 +20,8 @@ def test_a_flag_wins_over_a_variable_and_an_empty_variable_is_none(monkeypatch: 
     assert read_settings(workers=5).workers == 5
 
 
-@pytest.mark.parametrize("env", ["IMAGE_EMBEDDING_MODEL", "IEI_MODEL", "MODEL_ID"])
-def test_the_other_services_names_are_understood(env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("env", ["IMAGE_EMBEDDING_MODEL", "IEI_MODEL"])
+def test_a_setting_may_have_two_names(env: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(env, "someone/model")
     assert read_settings().model == "someone/model"
     assert read_settings().is_set("model")
@@ -29,10 +29,10 @@ def test_the_other_services_names_are_understood(env: str, monkeypatch: pytest.M
 
 def test_two_variables_of_one_setting_may_not_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGE_EMBEDDING_MODEL", "one")
-    monkeypatch.setenv("MODEL_ID", "one")
+    monkeypatch.setenv("IEI_MODEL", "one")
     assert read_settings().model == "one"
-    monkeypatch.setenv("MODEL_ID", "two")
-    with pytest.raises(StartupError, match=r"IMAGE_EMBEDDING_MODEL='one' and MODEL_ID='two' .* unset all but one"):
+    monkeypatch.setenv("IEI_MODEL", "two")
+    with pytest.raises(StartupError, match=r"IMAGE_EMBEDDING_MODEL='one' and IEI_MODEL='two' .* unset all but one"):
         read_settings()
     assert read_settings(model="three").model == "three"
 
