@@ -34,7 +34,7 @@ class Engine(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether a job sent now would be run: the engine is there and has its model."""
+        """Whether a job sent now would be run: the engine is there, has its model, and answers."""
 
     async def start(self) -> None:
         """Called once, on the event loop that will use it."""
@@ -45,8 +45,8 @@ class Engine(Protocol):
         """The model of that served name, loaded first if it must be.
 
         Raises:
-            BackendFailed: it can't be loaded.
-            Overloaded, Unhealthy: as for `run`.
+            Overloaded: it is not there by the deadline, after which nobody wants the answer.
+            Unhealthy: it can't be loaded, or the engine is gone.
         """
         ...
 

@@ -8,16 +8,20 @@ makes batches by itself.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import count
 from typing import Generic, TypeVar
 
-P = TypeVar("P")
+import numpy as np
+import numpy.typing as npt
 
-MAX_TOKENS = 16384
-"""Most tokens in a batch of texts, padding included."""
+from iei.engine.runtimes import MAX_TOKENS
+from iei.models.spec import Modality
+
+P = TypeVar("P")
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +33,7 @@ class Job(Generic[P]):
     id: int
     """Unique for its owner."""
     key: Hashable
-    """Jobs of equal key can share a forward: (model, modality, shape)."""
+    """Jobs of equal key can share a forward: `batch_key`."""
     deadline: float
     """Not run after this, in the caller's clock."""
     payload: P
@@ -71,6 +75,11 @@ class Batcher(Generic[P]):
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def oldest(self) -> float:
+        """When the job that has waited longest came; infinity if none waits."""
+        return min((group[0].enqueued for group in self._groups.values()), default=math.inf)
 
     def add(self, job: Job[P], now: float) -> None:
         job.enqueued, job.order = now, next(self._order)
@@ -137,3 +146,8 @@ def _destination(job: Job[P], now: float, turn: Turn[P], alive: list[Job[P]]) ->
     if job.cancelled:
         return turn.cancelled
     return turn.expired if job.deadline < now else alive
+
+
+def batch_key(model: int, modality: Modality, array: npt.NDArray[np.generic]) -> Hashable:
+    """Equal for inputs that can share a forward: texts of one model, or pictures of one model and shape."""
+    return model, modality, None if modality == "text" else (array.shape, array.dtype)

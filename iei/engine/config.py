@@ -24,11 +24,11 @@ class EngineConfig:
     """A forward that runs longer has hung, and the process is replaced."""
     log_level: LogLevel = "info"
 
-    def to_json(self) -> str:
-        return _ADAPTER.dump_json(self).decode()
+    def to_json(self) -> bytes:
+        return _ADAPTER.dump_json(self)
 
     @staticmethod
-    def from_json(text: str) -> EngineConfig:
+    def from_json(text: bytes) -> EngineConfig:
         return _ADAPTER.validate_json(text)
 
 

@@ -11,11 +11,13 @@ and still waits for the reply before it uses the slot again.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from iei.models.spec import OUTPUTS
 
@@ -45,7 +47,7 @@ class Status(IntEnum):
     EXPIRED = 3
     """The deadline passed while the job waited."""
     UNAVAILABLE = 4
-    """The model can't be loaded; the output region holds the text."""
+    """The model can't be loaded, for now; the output region holds a text."""
 
 
 class Progress(IntEnum):
@@ -175,6 +177,33 @@ def outputs_mask(names: tuple[str, ...]) -> int:
 
 def outputs_named(mask: int) -> tuple[str, ...]:
     return tuple(name for index, name in enumerate(OUTPUTS) if mask >> index & 1)
+
+
+def pack_outputs(outputs: Mapping[str, npt.NDArray[np.float32]], names: Sequence[str]) -> bytes:
+    """What an output region holds: the wanted outputs, one after the other, in the order of `names`."""
+    return b"".join(outputs[name].tobytes() for name in names)
+
+
+def unpack_outputs(content: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
+    """What `pack_outputs` packed, given the shapes in the same order.
+
+    Raises:
+        ValueError: the content is not of these shapes.
+    """
+    values = np.frombuffer(content, np.float32)
+    outputs: dict[str, npt.NDArray[np.float32]] = {}
+    start = 0
+    for name, shape in shapes.items():
+        stop = start + prod(shape)
+        outputs[name] = values[start:stop].reshape(shape)
+        start = stop
+    if start != len(values):
+        raise ValueError(f"{len(values)} values are more than the {start} of {dict(shapes)}")
+    return outputs
+
+
+def packed_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return 4 * sum(map(prod, shapes.values()))
 
 
 def aligned(nbytes: int) -> int:

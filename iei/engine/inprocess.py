@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iei.engine.api import Result
-from iei.engine.batcher import Batcher, Job
+from iei.engine.batcher import Batcher, Job, batch_key
 from iei.engine.execute import Failure, Outcome, Task, execute
 from iei.engine.runtimes import DeviceLost, Runtime
 from iei.errors import BackendFailed, ModelNotFound, Overloaded, Unhealthy
@@ -72,14 +72,13 @@ class InProcessEngine:
     ) -> Result:
         if not self.ready:
             raise Unhealthy("the engine has been stopped")
-        is_text = modality == "text"
         job = Job(
             owner=self,
             id=next(self._ids),
-            key=(modality, None if is_text else (array.shape, array.dtype)),
+            key=batch_key(0, modality, array),
             deadline=deadline,
             payload=Waiting(Task(array, tuple(outputs)), modality, self._loop.create_future()),
-            length=len(array) if is_text else 0,
+            length=len(array) if modality == "text" else 0,
         )
         with self._changed:
             self._batcher.add(job, time.monotonic())

@@ -1,7 +1,8 @@
 """Keeps one engine process running: start, watch, restart with backoff, stop.
 
-`python -m iei.engine.supervisor CONFIG --listen FD --life FD --status FD --folder PATH`, started by `launch`. A process
-of its own, because gunicorn's master must stay what it is, and without torch, so that it can start engines for ever.
+`python -m iei.engine.supervisor --listen FD --life FD --status FD --folder PATH < CONFIG`, started by `launch`. A
+process of its own, because gunicorn's master must stay what it is, and without torch, so that it can start engines for
+ever. The configuration is a file: the list of models may be longer than arguments can be.
 
 It owns the listening socket and passes it down: a new engine answers where the old one did, and workers that connect in
 between wait in the backlog.
@@ -17,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -44,27 +46,36 @@ class Backoff:
         return delay
 
 
-def supervise(config: EngineConfig, listen_fd: int, life_fd: int, status_fd: int) -> None:
-    """Runs engines, one after the other, until the last writer of `life_fd` is gone."""
+def supervise(fds: dict[str, int]) -> None:
+    """Runs engines, one after the other, until the last writer of `life` is gone.
+
+    Args:
+        fds: what engines are given, by the names of their arguments. `status` is for the first one.
+    """
     backoff = Backoff()
-    first = True
     while True:
         started = time.monotonic()
-        fds = [listen_fd, life_fd, *([status_fd] if first else [])]
-        arguments = [config.to_json(), "--listen", str(listen_fd), "--life", str(life_fd)]
-        if first:
-            arguments += ["--status", str(status_fd)]
-        with subprocess.Popen([sys.executable, "-m", "iei.engine.process", *arguments], pass_fds=fds) as engine:
-            if first:
-                os.close(status_fd)  # now it is the engine's alone: if that dies before it reports, the reader sees EOF
-            code = engine.wait()
-        first = False
-        if is_over(life_fd, wait_s=0.1):  # whoever waited for a first engine that failed lets go at once
+        end = run_engine(fds)
+        if is_over(fds["life"], wait_s=0.1):  # whoever waited for a first engine that failed lets go at once
             return
         delay = backoff.after(time.monotonic() - started)
-        log.error("the engine ended (%s); a new one starts %s", cause(code), f"in {delay} s" if delay else "at once")
-        if is_over(life_fd, wait_s=delay):
+        log.error("the engine ended (%s); a new one starts %s", end, f"in {delay} s" if delay else "at once")
+        if is_over(fds["life"], wait_s=delay):
             return
+
+
+def run_engine(fds: dict[str, int]) -> str:
+    """Runs one engine; returns, in words, how it ended."""
+    arguments = [word for name, fd in fds.items() for word in (f"--{name}", str(fd))]
+    os.lseek(sys.stdin.fileno(), 0, os.SEEK_SET)  # every engine reads the same file
+    try:
+        engine = subprocess.Popen([sys.executable, "-m", "iei.engine.process", *arguments], pass_fds=[*fds.values()])
+    except OSError as error:  # no memory or no process to be had, for now
+        return str(error)
+    finally:
+        if "status" in fds:  # now it is the engine's alone: if that dies before it reports, the reader sees EOF
+            os.close(fds.pop("status"))
+    return cause(engine.wait())
 
 
 def is_over(life_fd: int, wait_s: float) -> bool:
@@ -83,17 +94,19 @@ def cause(code: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config")
     for name in ("--listen", "--life", "--status"):
         parser.add_argument(name, type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="of the socket; removed at the end")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    config = EngineConfig.from_json(arguments.config)
+    config = EngineConfig.from_json(sys.stdin.buffer.read())
     logs.configure(config.log_level)
     try:
-        supervise(config, arguments.listen, arguments.life, arguments.status)
+        with tempfile.TemporaryFile() as deaths:
+            deaths.truncate(len(config.models))
+            fds = {name: getattr(arguments, name) for name in ("listen", "life", "status")}
+            supervise({**fds, "deaths": deaths.fileno()})
     finally:  # it outlives everybody who connects, however they end
         shutil.rmtree(arguments.folder, ignore_errors=True)
 

@@ -1,19 +1,22 @@
-"""An engine process whose model is `KnownRuntime`: `python -m tests.engine.known_engine LISTEN_FD`.
+"""An engine process whose model is `KnownRuntime`: `python -m tests.engine.known_engine LISTEN_FD DEATHS_FD`.
 
-Everything about it is the real thing but the model, which some pictures make misbehave.
+Everything about it is the real thing but the model, which some pictures make misbehave, and where it comes from.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from iei.engine.config import EngineConfig
 from iei.engine.process import EngineProcess
+from iei.engine.residents import Residents
 from iei.engine.runtimes import Input
 from iei.errors import StartupError
 from iei.models.spec import LoadRequest
@@ -22,7 +25,8 @@ from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
 
 DEADLY, FAILING, SLOW = 66, 67, 68
 SLOW_S = 0.4
-MODELS = ("known", "second", "third", "broken")
+MODELS = ("known", "second", "third", "broken", "deadly", "stuck")
+"""`broken` can't be loaded, loading `deadly` ends the engine, and the download of `stuck` never does."""
 
 
 def misbehave(batch: Sequence[Input]) -> None:
@@ -35,22 +39,30 @@ def misbehave(batch: Sequence[Input]) -> None:
         time.sleep(SLOW_S)
 
 
-def load(request: LoadRequest) -> KnownRuntime:
-    if request.name == "broken":
-        raise StartupError("broken can't be loaded: it is broken.")
-    if request.name != "known":
-        time.sleep(SLOW_S)
-    runtime = KnownRuntime(misbehave)
-    runtime.spec = replace(SPEC, name=request.name, id=request.id)
-    return runtime
+class KnownLoader:
+    def fetch(self, request: LoadRequest) -> None:
+        if request.name == "stuck":
+            threading.Event().wait()
+
+    def load(self, request: LoadRequest) -> KnownRuntime:
+        if request.name == "broken":
+            raise StartupError("/srv/secret has no config.json: set IEI_SECRET.")
+        if request.name == "deadly":
+            os._exit(1)
+        if request.name != "known":
+            time.sleep(SLOW_S)
+        runtime = KnownRuntime(misbehave)
+        runtime.spec = replace(SPEC, name=request.name, id=request.id)
+        return runtime
 
 
 def main() -> None:
     logs.configure("info")
+    listen, deaths = map(int, sys.argv[1:])
     config = EngineConfig(tuple(LoadRequest(name, name) for name in MODELS), max_loaded=2)
-    engine = EngineProcess(config, socket.socket(fileno=int(sys.argv[1])), load)
-    engine.load_first()
-    engine.serve_forever()
+    residents = Residents(config.models, config.max_loaded, KnownLoader(), mmap.mmap(deaths, len(MODELS)))
+    spec = residents.load_first(1)
+    EngineProcess(config, socket.socket(fileno=listen), residents, spec.max_batch).serve_forever()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +37,24 @@ class KnownEngines:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen(16)
+        self._log = path.with_name("log").open("w+")
+        self._deaths = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
+        self._deaths.truncate(len(MODELS))
         self._stopping = False
         self._thread = threading.Thread(target=self._keep_running)
         self._thread.start()
 
     def _keep_running(self) -> None:
-        fd = self._listener.fileno()
+        fds = [self._listener.fileno(), self._deaths.fileno()]
+        command = [sys.executable, "-m", "tests.engine.known_engine", *map(str, fds)]
         while not self._stopping:
-            self.process = subprocess.Popen([sys.executable, "-m", "tests.engine.known_engine", str(fd)], pass_fds=[fd])
+            self.process = subprocess.Popen(command, pass_fds=fds, stderr=self._log)
             self.started += 1
             self.process.wait()
+
+    @property
+    def log(self) -> str:
+        return Path(self._log.name).read_text()
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -53,7 +63,8 @@ class KnownEngines:
         self._stopping = True
         self.kill()
         self._thread.join()
-        self._listener.close()
+        for file in (self._listener, self._deaths, self._log):
+            file.close()
 
 
 @pytest.fixture
@@ -64,14 +75,20 @@ def engines(tmp_path: Path) -> Iterator[KnownEngines]:
 
 
 @contextlib.asynccontextmanager
-async def connected(engines: KnownEngines, arena_bytes: int = 2**20) -> AsyncIterator[EngineClient]:
-    client = EngineClient([engines.address], MODELS, arena_bytes)
+async def connected(
+    engines: KnownEngines, arena_bytes: int = 2**20, silent_s: float = 60
+) -> AsyncIterator[EngineClient]:
+    client = EngineClient([engines.address], MODELS, arena_bytes, silent_s)
     await client.start()
     await until(lambda: client.ready)
     try:
         yield client
     finally:
         await client.stop()
+
+
+def in_20_s() -> float:
+    return time.monotonic() + 20
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -220,7 +237,7 @@ def test_without_an_engine_jobs_wait_and_readiness_says_so(engines: KnownEngines
 def test_a_dead_worker_is_forgotten_and_others_are_served(engines: KnownEngines) -> None:
     async def scenario() -> None:
         async with connected(engines) as client:
-            other = EngineClient([engines.address], MODELS, 2**20)
+            other = EngineClient([engines.address], MODELS, 2**20, silent_s=60)
             await other.start()
             await until(lambda: other.ready)
             lost = ask_all(other, [SLOW, 1, 2])
@@ -244,8 +261,10 @@ def test_a_dead_worker_is_forgotten_and_others_are_served(engines: KnownEngines)
         Submit(Kind.SUBMIT, 1, shape=(8, 8, 3), input_bytes=192, output_bytes=2**40).pack(),
         Submit(Kind.SUBMIT, 1, shape=(8, 8, 3), input_bytes=1, output_bytes=64).pack(),
         Submit(Kind.SUBMIT, 1, shape=(8, 8, 3), dtype=200, input_bytes=192, output_bytes=64).pack(),
+        Submit(Kind.SUBMIT, 1, model=1, shape=(8, 8, 3), slot=2**40, input_bytes=192, output_bytes=64).pack(),
+        Submit(Kind.DESCRIBE, 1, model=3, output_bytes=2**40).pack(),
     ],
-    ids=["noise", "model", "slot", "output", "shape", "dtype"],
+    ids=["noise", "model", "slot", "output", "shape", "dtype", "slot of a cold model", "output of a broken model"],
 )
 def test_a_frame_that_makes_no_sense_closes_its_connection_only(engines: KnownEngines, frame: bytes) -> None:
     async def scenario() -> None:
@@ -281,13 +300,113 @@ def test_a_second_model_is_loaded_when_it_is_asked_for_and_holds_up_nobody(engin
     asyncio.run(scenario())
 
 
-def test_a_model_that_can_not_be_loaded_says_why(engines: KnownEngines) -> None:
+def test_a_model_that_can_not_be_loaded_is_not_there_and_the_log_says_why(engines: KnownEngines) -> None:
     async def scenario() -> None:
         async with connected(engines) as client:
-            with pytest.raises(BackendFailed, match="it is broken"):
-                await client.describe("broken", deadline=time.monotonic() + 20)
+            for _ in range(3):
+                with pytest.raises(Unhealthy, match=r"^broken can't be loaded: the server's log says why$"):
+                    await client.describe("broken", deadline=in_20_s())
 
     asyncio.run(scenario())
+    (why,) = [line for line in engines.log.splitlines() if "IEI_SECRET" in line]
+    assert "ERROR" in why
+
+
+def test_a_model_whose_loading_ends_the_engine_ends_one_and_no_more(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client, connected(engines) as other:
+            for asker in (client, other, client):
+                with pytest.raises(Unhealthy, match="deadly can't be loaded"):
+                    await asker.describe("deadly", deadline=in_20_s())
+            assert_answered(3, await ask(client, 3))
+
+    asyncio.run(scenario())
+    assert engines.started == 2
+    assert "an engine died while it loaded deadly" in engines.log
+
+
+def test_a_download_that_hangs_holds_up_no_other_model(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            stuck = asyncio.ensure_future(client.describe("stuck", deadline=in_20_s()))
+            second = await client.describe("second", deadline=in_20_s())
+            result = await client.run(second, "image", picture(2), ("mean",), deadline=in_20_s())
+            assert_answered(2, result)
+            assert not stuck.done()
+            stuck.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_all_who_ask_for_a_model_share_one_question(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:  # its arena has room for 15 questions
+            impatient = [asyncio.ensure_future(client.describe("second", deadline=in_20_s())) for _ in range(40)]
+            patient = asyncio.ensure_future(client.describe("second", deadline=in_20_s()))
+            assert_answered(1, await ask(client, 1))
+            for asker in impatient:
+                asker.cancel()
+            with pytest.raises(Overloaded, match="second is still being loaded"):
+                await client.describe("second", deadline=time.monotonic())
+            assert (await patient).name == "second"
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_waits_for_its_model_can_be_cancelled(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines, arena_bytes=4096) as client:
+            stuck = replace(SPEC, name="stuck")
+            unwanted = [
+                asyncio.ensure_future(client.run(stuck, "image", picture(1), ("mean",), deadline=in_20_s()))
+                for _ in range(10)
+            ]
+            await asyncio.sleep(0.02)
+            for task in unwanted:
+                task.cancel()
+            assert_answered(5, await ask(client, 5))
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_is_silent_over_its_inputs_is_not_ready(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines, silent_s=0.1) as client:
+            engines.process.send_signal(signal.SIGSTOP)
+            job = asyncio.ensure_future(ask(client, 1))
+            await until(lambda: not client.ready)
+            engines.process.send_signal(signal.SIGCONT)
+            assert_answered(1, await job)
+            assert client.ready
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_loads_a_model_for_long_is_ready(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines, silent_s=0.0) as client:
+            second = asyncio.ensure_future(client.describe("second", deadline=in_20_s()))
+            while not second.done():
+                assert client.ready
+                await asyncio.sleep(0.01)
+            await second
+
+    asyncio.run(scenario())
+
+
+def test_without_anybody_who_starts_engines_the_log_says_what_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        client = EngineClient([EngineAddress(tmp_path / "gone.sock", SPEC)], MODELS, 2**20, silent_s=60)
+        await client.start()
+        await until(lambda: bool(caplog.records))
+        assert not client.ready
+        await client.stop()
+
+    asyncio.run(scenario())
+    assert caplog.records[0].levelname == "ERROR"
+    assert "restart the server" in caplog.text
 
 
 def test_a_model_that_made_room_for_another_comes_back_when_needed(engines: KnownEngines) -> None:

@@ -17,6 +17,10 @@ Outputs = dict[str, NDArray[np.float32]]
 """Output name → float32[dim], or float32[rows, dim] for `patches` and `tokens`; C-contiguous."""
 
 
+MAX_TOKENS = 16384
+"""Most tokens in a batch of texts, padding included."""
+
+
 class DeviceLost(Exception):
     """This process can't compute any more (its CUDA context is gone): only a new one can."""
 

@@ -10,15 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iei.engine.batcher import MAX_TOKENS
-from iei.engine.runtimes import DeviceLost, Input, Outputs
+from iei.engine.runtimes import MAX_TOKENS, DeviceLost, Input, Outputs
 from iei.engine.runtimes.lanes import Lanes
 from iei.errors import StartupError
 from iei.machine import cores
-from iei.models.load import LoadedModel, load_model
+from iei.models.load import LoadedModel, find_folder, load_model
 from iei.models.spec import POOLED, LoadRequest, Modality, ModelSpec
 
 MAX_BATCH_PER_CORE, MAX_BATCH_GPU = 4, 64
+
+
+def fetch(request: LoadRequest) -> None:
+    """Brings the files of the model of `request` onto this machine. Raises StartupError, as `load` does."""
+    find_folder(request)
 
 
 def load(request: LoadRequest) -> TorchRuntime:

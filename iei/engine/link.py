@@ -1,0 +1,236 @@
+"""One connection of a worker to one engine, made again whenever it breaks: the arena, and a future for each job.
+
+An engine crash costs latency, not requests. The worker sees EOF, connects again (that waits in the backlog until the
+new engine is up), passes its arena again and sends the unanswered jobs once more: their pixels are still there. A job
+that was *running* when an engine died is a suspect: it runs alone next time, and if that engine dies too it is
+answered 503.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+import numpy.typing as npt
+
+from iei.engine.arena import Arena
+from iei.engine.frames import FRAME_BYTES, FrameBuffer, Hello, Kind, Progress, Reply, Submit
+from iei.engine.launch import EngineAddress
+from iei.errors import InvalidInput, Unhealthy
+
+log = logging.getLogger(__name__)
+
+RECONNECT_DELAY_S = 0.2
+ABANDONED_DELAY_S = 60.0
+"""Between two looks for an engine when nobody is left who would start one."""
+CRASHES_ALLOWED = 1
+"""In how many crashes a job may have been running before it is taken for the cause."""
+REPLY_GRACE_S = 5.0
+"""The engine drops what has expired when it comes to it; only when even that does not happen does the worker."""
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A job that the engine owes a reply."""
+
+    frame: Submit
+    future: asyncio.Future[tuple[Reply, bytes]]
+
+
+class Link:
+    """
+    Args:
+        silent_s: an engine that has inputs and answers none for so long hangs.
+    """
+
+    def __init__(self, address: EngineAddress, arena_bytes: int, silent_s: float) -> None:
+        self._address = address
+        self._arena = Arena(arena_bytes)
+        self._silent_s = silent_s
+        self._pending: dict[int, Pending] = {}
+        self._ids = count(1)
+        self._sock: socket.socket | None = None
+        self._unsent = bytearray()
+        self._broken = asyncio.Event()
+        self._heard = time.monotonic()
+        self._keeper = asyncio.create_task(self._keep_connected(), name="engine link")
+
+    @property
+    def up(self) -> bool:
+        """Whether an engine with its model is at the other end."""
+        return self._sock is not None and not self._broken.is_set()
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is up, and not silent over inputs that it has had for a long time."""
+        return self.up and not (self._has_inputs and time.monotonic() - self._heard > self._silent_s)
+
+    @property
+    def load(self) -> int:
+        return len(self._pending)
+
+    async def close(self) -> None:
+        self._keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._keeper
+        self._disconnect()
+        self._arena.close()
+
+    async def submit(self, frame: Submit, content: npt.NDArray[np.generic] | None = None) -> tuple[Reply, bytes]:
+        """Sends a job and waits for its reply. Returns the reply and what the engine wrote.
+
+        Raises:
+            InvalidInput: the arena has not the room for it.
+            Unhealthy: the job was running in two engines that died.
+            TimeoutError: no reply, long after the deadline.
+        """
+        async with asyncio.timeout(max(0.0, frame.deadline - time.monotonic()) + REPLY_GRACE_S):
+            try:
+                slot = await self._arena.reserve(frame.slot_bytes)
+            except ValueError as error:
+                raise InvalidInput(f"is too large, or its outputs are: {error}") from error
+        frame = frame._replace(slot=slot, job=next(self._ids))
+        self._arena.memory.view(slot, 1)[0] = Progress.WAITING
+        if content is not None:
+            region = self._arena.memory.view(frame.input_offset, frame.input_bytes)
+            region.view(content.dtype).reshape(content.shape)[...] = content
+        future: asyncio.Future[tuple[Reply, bytes]] = asyncio.get_running_loop().create_future()
+        if not self._has_inputs:
+            self._heard = time.monotonic()
+        self._pending[frame.job] = Pending(frame, future)
+        if self.up:
+            self._send(frame.pack())
+        try:
+            async with asyncio.timeout(max(0.0, frame.deadline - time.monotonic()) + REPLY_GRACE_S):
+                return await future
+        except (asyncio.CancelledError, TimeoutError):
+            if frame.job not in self._pending:
+                pass  # answered in this very turn of the loop
+            elif self._sock is None:
+                self._finish(frame)
+            else:  # the slot stays the engine's until its reply comes
+                self._send(frame._replace(kind=Kind.CANCEL).pack())
+            raise
+
+    @property
+    def _has_inputs(self) -> bool:
+        """Questions about a model don't count: they may wait for its download."""
+        return any(pending.frame.kind == Kind.SUBMIT for pending in self._pending.values())
+
+    async def _keep_connected(self) -> None:
+        while True:
+            try:
+                await self._connect()
+                await self._broken.wait()
+                log.warning("the engine is gone: waiting for the next one, with %d jobs in hand", len(self._pending))
+            except (ConnectionRefusedError, FileNotFoundError) as error:
+                # The supervisor has the socket open as long as it lives, whether there is an engine or not.
+                log.error("there is no engine, and nobody who would start one (%s): restart the server", error)
+                await asyncio.sleep(ABANDONED_DELAY_S)
+            except OSError as error:
+                log.debug("no engine yet: %s", error)
+                await asyncio.sleep(RECONNECT_DELAY_S)
+            self._disconnect()
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, str(self._address.path))
+            memory = self._arena.memory
+            socket.send_fds(sock, [Hello(memory.nbytes, os.getpid()).pack()], [memory.fd])
+            welcome = b""
+            while len(welcome) < FRAME_BYTES:  # it comes once the engine has its model
+                data = await loop.sock_recv(sock, FRAME_BYTES - len(welcome))
+                if not data:
+                    raise ConnectionResetError("the engine ended before it was ready")
+                welcome += data
+        except BaseException:
+            sock.close()
+            raise
+        self._sock = sock
+        self._heard = time.monotonic()
+        self._frames = FrameBuffer()
+        self._broken.clear()
+        loop.add_reader(sock.fileno(), self._receive)
+        for pending in list(self._pending.values()):
+            self._send(pending.frame.pack())
+
+    def _disconnect(self) -> None:
+        if self._sock is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._sock.fileno())
+        loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        self._sock = None
+        self._unsent.clear()
+        for pending in list(self._pending.values()):
+            self._survive_crash(pending)
+
+    def _survive_crash(self, pending: Pending) -> None:
+        """Keeps a job for the next engine, unless nobody waits for it or it is likely to have been the cause."""
+        frame = pending.frame
+        if pending.future.done():  # given up
+            self._finish(frame)
+            return
+        progress = self._arena.memory.view(frame.slot, 1)
+        if progress[0] == Progress.RUNNING:
+            frame = pending.frame = frame._replace(attempt=frame.attempt + 1)
+            if frame.attempt > CRASHES_ALLOWED:
+                self._finish(frame)
+                pending.future.set_exception(
+                    Unhealthy("the engine died twice while it ran this input; it will not be tried again")
+                )
+        progress[0] = Progress.WAITING
+
+    def _send(self, data: bytes) -> None:
+        self._unsent += data
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self._sock is not None
+        loop = asyncio.get_running_loop()
+        try:
+            while self._unsent:
+                del self._unsent[: self._sock.send(self._unsent)]
+            loop.remove_writer(self._sock.fileno())
+        except BlockingIOError:
+            loop.add_writer(self._sock.fileno(), self._flush)
+        except OSError:
+            self._broken.set()
+
+    def _receive(self) -> None:
+        assert self._sock is not None
+        try:
+            data = self._sock.recv(64 * 1024)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._sock.fileno())
+            self._broken.set()
+            return
+        for frame in self._frames.feed(data):
+            self._on_reply(Reply.unpack(frame))
+
+    def _on_reply(self, reply: Reply) -> None:
+        self._heard = time.monotonic()
+        pending = self._pending[reply.job]
+        content = self._arena.memory.view(pending.frame.output_offset, reply.nbytes).tobytes()
+        self._finish(pending.frame)
+        if not pending.future.done():
+            pending.future.set_result((reply, content))
+
+    def _finish(self, frame: Submit) -> None:
+        del self._pending[frame.job]
+        self._arena.release(frame.slot)
