@@ -77,6 +77,7 @@ def load_requests(settings: Settings, device: str) -> tuple[LoadRequest, ...]:
             device=device,
             dtype=settings.dtype,
             pooling=settings.pooling,
+            pooling_optional=name != served.names[0],
             attention=settings.attention,
             quantization=settings.quantization,
             threads=settings.threads,

@@ -91,6 +91,11 @@ def test_clients_may_use_the_name_or_the_id_and_are_told_what_there_is() -> None
         served.resolve("c")
 
 
+def test_only_the_default_model_must_have_the_servers_pooling() -> None:
+    requests = load_requests(Settings(models="a=org/one,b=org/two", pooling="cls"), "cpu")
+    assert [(each.pooling, each.pooling_optional) for each in requests] == [("cls", False), ("cls", True)]
+
+
 def test_engines_are_told_the_models_in_the_same_order() -> None:
     settings = Settings(models="a=org/one,b=org/two@v1", dtype="float32")
     requests = load_requests(settings, "cuda:1")
