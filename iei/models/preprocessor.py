@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from iei.errors import StartupError
+from iei.models.files import read_json
 from iei.models.spec import Geometry
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -103,16 +104,14 @@ def read_preprocessor(folder: Path) -> dict[str, Any]:
 
     Newer checkpoints nest them in `processor_config.json`, which then counts. Raises `StartupError` if there are none.
     """
-    processor = folder / PROCESSOR_FILE
-    if processor.is_file() and isinstance(nested := _load(processor).get("image_processor"), dict):
-        return nested
-    preprocessor = folder / PREPROCESSOR_FILE
-    if not preprocessor.is_file():
+    nested = (read_json(folder / PROCESSOR_FILE) or {}).get("image_processor")
+    preprocessor = nested if isinstance(nested, dict) else read_json(folder / PREPROCESSOR_FILE)
+    if preprocessor is None:
         raise StartupError(
             f"{folder} has no {PREPROCESSOR_FILE}, so nobody knows at which size its model wants pictures: "
             "copy the file from the checkpoint that the model was trained from."
         )
-    return _load(preprocessor)
+    return preprocessor
 
 
 def read_geometry(preprocessor_config: Config, model_type: str) -> Geometry:
@@ -301,13 +300,3 @@ def _refusal(field: str, value: object, why: str) -> StartupError:
     return StartupError(
         f"{PREPROCESSOR_FILE}: {field} = {json.dumps(value, default=str)} can't be followed exactly: {why}."
     )
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StartupError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise StartupError(f"{path} is not a JSON object.")
-    return content

@@ -6,13 +6,13 @@ followed exactly stops the start: vectors that are nearly right ruin an index, a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from iei.errors import StartupError
+from iei.models.files import read_json
 
 POOLING_MODES: Mapping[str, str] = {
     "cls": "cls",
@@ -77,7 +77,7 @@ def read_pipeline(folder: Path) -> Pipeline:
     Raises:
         StartupError: a step or an option that is not supported, by name.
     """
-    described = _read(folder / "config_sentence_transformers.json")
+    described = read_json(folder / "config_sentence_transformers.json") or {}
     kind = described.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
         raise StartupError(f"{folder} is a {kind}, which gives no single vector per text: choose an embedding model.")
@@ -114,7 +114,7 @@ _ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
 
 
 def _read_steps(folder: Path) -> _Steps:
-    modules = _read(folder / "modules.json")
+    modules = read_json(folder / "modules.json", list)
     if not modules:
         return _Steps(folder / "1_Pooling")
     steps = [(_step(folder, module), folder / module.get("path", "")) for module in modules]
@@ -137,7 +137,7 @@ def _step(folder: Path, module: Config) -> str:
 
 
 def _read_pooling(folder: Path) -> tuple[str, ...]:
-    config = _read(folder / "config.json")
+    config = read_json(folder / "config.json") or {}
     if not config.get("include_prompt", True):
         raise StartupError(f"{folder} leaves the prompt out of its pooling (include_prompt), which is not supported.")
     modes = config.get("pooling_mode") or [mode for key, mode in _OLD_KEYS.items() if config.get(key)] or ["mean"]
@@ -149,7 +149,7 @@ def _read_pooling(folder: Path) -> tuple[str, ...]:
 
 
 def _read_dense(folder: Path) -> Dense:
-    config = _read(folder / "config.json")
+    config = read_json(folder / "config.json") or {}
     try:
         inputs, outputs = int(config["in_features"]), int(config["out_features"])
     except (KeyError, TypeError, ValueError):
@@ -164,19 +164,9 @@ def _read_dense(folder: Path) -> Dense:
 def _read_transformer(folder: Path) -> tuple[int | None, bool]:
     """(longest input in tokens, whether texts are lowercased)"""
     file = next((file for name in _TRANSFORMER_FILES if (file := folder / name).is_file()), None)
-    config = _read(file) if file else {}
+    config = (file and read_json(file)) or {}
     followed = [key for key in _CHANGES_INPUTS if config.get(key)]
     if followed or config.get("modality_config", {}).get("text", _PLAIN) != _PLAIN:
         raise StartupError(f"{file} sets {', '.join(followed) or 'modality_config'}, which is not supported.")
     max_tokens = config.get("max_seq_length")
     return int(max_tokens) if max_tokens else None, bool(config.get("do_lower_case"))
-
-
-def _read(file: Path) -> Any:
-    """A JSON file's content; nothing where there is no such file."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise StartupError(f"{file} is not JSON ({error}): download or copy it again.") from None

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from iei.errors import StartupError
+from iei.models.files import weight_files
 from iei.models.sentence_transformers import Dense, Pipeline
 from iei.models.spec import POOLED
 from iei.models.text_pooling import TEXT_POOLINGS
@@ -63,22 +64,13 @@ def _load_dense(layer: Dense, allow_pickle: bool) -> tuple[nn.Linear, nn.Module]
             f"only {', '.join(ACTIVATIONS)} are."
         )
     linear = nn.Linear(layer.inputs, layer.outputs, layer.bias)
-    stored = {name.removeprefix("linear."): value.float() for name, value in _weights(layer, allow_pickle).items()}
+    file, *_ = weight_files([file.name for file in layer.folder.iterdir()], layer.folder, allow_pickle=allow_pickle)
+    stored = {name.removeprefix("linear."): value.float() for name, value in _read(layer.folder / file).items()}
     wanted = {name: value.shape for name, value in linear.state_dict().items()}
     if {name: value.shape for name, value in stored.items()} != wanted:
         raise StartupError(f"The weights in {layer.folder} are not those that its config.json describes.")
     linear.load_state_dict(stored)
     return linear, ACTIVATIONS[layer.activation]()
-
-
-def _weights(layer: Dense, allow_pickle: bool) -> dict[str, Tensor]:
-    for name in ("model.safetensors", *(("pytorch_model.bin",) if allow_pickle else ())):
-        if (layer.folder / name).is_file():
-            return _read(layer.folder / name)
-    raise StartupError(
-        f"{layer.folder} has no model.safetensors: if it has a pickle instead (pytorch_model.bin), convert it, or set "
-        "IEI_ALLOW_PICKLE=true if you trust its source."
-    )
 
 
 def _read(file: Path) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from iei.errors import StartupError
+from iei.models.files import read_json
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -38,7 +38,7 @@ def read_tokenizer(folder: Path) -> TokenizerFile:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
         raise StartupError(f"{file} can't be read ({error}): download or copy it again.") from error
-    config = _read_config(folder / TOKENIZER_CONFIG_FILE)
+    config = read_json(folder / TOKENIZER_CONFIG_FILE) or {}
     max_tokens = config.get("model_max_length")
     return TokenizerFile(
         file, _pad_id(tokenizer, config), int(max_tokens) if max_tokens and max_tokens < _NO_LIMIT else None
@@ -52,13 +52,3 @@ def _pad_id(tokenizer: Tokenizer, config: dict[str, Any]) -> int | None:
         token = token.get("content")
     pad_id: int | None = tokenizer.token_to_id(token) if token else None
     return pad_id if pad_id is not None else (tokenizer.padding or {}).get("pad_id")
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise StartupError(f"{file} is not JSON ({error}): download or copy it again.") from None
-    return config

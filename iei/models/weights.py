@@ -22,6 +22,7 @@ from safetensors import safe_open
 from iei.errors import StartupError
 from iei.models.architectures import Architecture
 from iei.models.device import Placement
+from iei.models.files import weight_files
 from iei.models.text_architectures import TextArchitecture
 
 UNUSED = ("mask_token", "num_batches_tracked")
@@ -134,18 +135,8 @@ class _Stored:
 
     @staticmethod
     def find(folder: Path, allow_pickle: bool) -> _Stored:
-        for file in (folder / "model.safetensors", folder / "model.safetensors.index.json"):
-            if file.is_file():
-                return _Stored(file, safetensors=True)
-        for file in (folder / "pytorch_model.bin", folder / "pytorch_model.bin.index.json"):
-            if file.is_file():
-                if allow_pickle:
-                    return _Stored(file, safetensors=False)
-                raise StartupError(
-                    f"{folder} has its weights in a pickle only ({file.name}): convert it to safetensors, "
-                    "or set IEI_ALLOW_PICKLE=true if you trust its source."
-                )
-        raise StartupError(f"{folder} has no weights: expected model.safetensors.")
+        file, *_ = weight_files([file.name for file in folder.iterdir()], folder, allow_pickle=allow_pickle)
+        return _Stored(folder / file, safetensors=".safetensors" in file)
 
     def names(self) -> set[str]:
         """Names of all weights."""
