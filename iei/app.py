@@ -33,7 +33,11 @@ ErrorBody = Callable[[IEIError], bytes]
 
 
 def create_app(settings: Settings, engine: Engine) -> FastAPI:
-    embedder = Embedder(settings, catalog(settings), engine)
+    served = catalog(settings)
+    embedder = Embedder(settings, served, engine)
+    for name, model_id in zip(served.names, served.ids, strict=True):
+        if model_id == "demo":
+            log.warning("%s is the built-in demo model: UNTRAINED, its vectors carry no meaning", name)
 
     made_by = os.getpid()
 

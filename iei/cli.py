@@ -30,11 +30,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def serve(arguments: argparse.Namespace) -> None:
     """Serve embeddings over HTTP."""
+    from iei.engine.launch import engine_config
     from iei.serve import Server
 
     settings = _settings(arguments)
     logs.configure(settings.log_level)
-    print(f"IEI {__version__} loads {settings.model} …", file=sys.stderr)
+    config = engine_config(settings, settings.device)
+    loaded = ", ".join(model.id for model in config.models[: config.at_start])
+    print(f"IEI {__version__} loads {loaded} …", file=sys.stderr)
     Server(settings).run()
 
 
@@ -58,8 +61,10 @@ def models(_: argparse.Namespace) -> None:
 def _settings(arguments: argparse.Namespace) -> Settings:
     """The environment's settings, with the flags that were given laid over them."""
     given = {name: value for name in Settings.model_fields if (value := getattr(arguments, name, None)) is not None}
-    if getattr(arguments, "demo", False):
-        given["model"] = "demo"
+    if "model" in given:
+        if "models" in given:
+            raise StartupError("--models takes the place of --model (or --demo): give one of them.")
+        given["models"] = ""  # of the environment: a flag wins over a variable
     return read_settings(**given)
 
 
@@ -72,7 +77,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if command is models:
             continue
-        sub.add_argument("--demo", action="store_true", help="the built-in untrained model: nothing to download")
+        sub.add_argument(
+            "--demo",
+            action="store_const",
+            const="demo",
+            dest="model",
+            help="the built-in untrained model: nothing to download",
+        )
         if command is embed:
             sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="pictures, or folders of them")
         _add_settings(sub)

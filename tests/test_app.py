@@ -62,3 +62,9 @@ def test_a_slash_too_many_is_not_found_rather_than_sent_elsewhere(client: TestCl
     response = client.post(path, json={}, follow_redirects=False)
     assert response.status_code == 404
     assert "the routes are listed at /docs" in response.text
+
+
+def test_a_demo_is_called_untrained_whatever_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    create_app(Settings(models="known=org/vit,mine=demo"), InProcessEngine(KnownRuntime()))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("mine is the built-in demo model: UNTRAINED")
