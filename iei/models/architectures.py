@@ -65,9 +65,9 @@ def _side(size: Any) -> int:
     return int(size if isinstance(size, int) else size[0])
 
 
-_LAYER = Pooler("pooler.", removable=True)
+LAYER = Pooler("pooler.", removable=True)
 """A layer of its own, which many classifiers were saved without."""
-_WEIGHTLESS = Pooler()
+WEIGHTLESS = Pooler()
 """The class token or a mean: made of what is there anyway."""
 _NORM = Pooler("layernorm.")
 """A norm over the mean."""
@@ -87,29 +87,29 @@ def _beside_text(image_side: Architecture) -> Architecture:
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "beit": Architecture("BeitModel", _flat, class_token=0, prefix=1, pooler=_LAYER, sizes="interpolate"),
+    "beit": Architecture("BeitModel", _flat, class_token=0, prefix=1, pooler=LAYER, sizes="interpolate"),
     "clip": _beside_text(_CLIP),
     "clip_vision_model": _CLIP,
     "convnext": Architecture("ConvNextModel", _pyramid, layout="map", pooler=_NORM, sizes="any"),
     "convnextv2": Architecture("ConvNextV2Model", _pyramid, layout="map", pooler=_NORM, sizes="any"),
     "data2vec-vision": Architecture(
-        "Data2VecVisionModel", _flat, class_token=0, prefix=1, pooler=_LAYER, sizes="interpolate"
+        "Data2VecVisionModel", _flat, class_token=0, prefix=1, pooler=LAYER, sizes="interpolate"
     ),
     # transformers' class always has a distillation token; plain DeiT checkpoints are of the type vit.
-    "deit": Architecture("DeiTModel", _flat, class_token=0, prefix=2, pooler=_LAYER, sizes="interpolate"),
-    "dinov2": Architecture("Dinov2Model", _flat, class_token=0, prefix=1, pooler=_WEIGHTLESS, sizes="any"),
+    "deit": Architecture("DeiTModel", _flat, class_token=0, prefix=2, pooler=LAYER, sizes="interpolate"),
+    "dinov2": Architecture("Dinov2Model", _flat, class_token=0, prefix=1, pooler=WEIGHTLESS, sizes="any"),
     "dinov2_with_registers": Architecture(
         "Dinov2WithRegistersModel",
         _flat,
         class_token=0,
         prefix=1,
         registers="num_register_tokens",
-        pooler=_WEIGHTLESS,
+        pooler=WEIGHTLESS,
         sizes="any",
     ),
     # Its "class token" is the mean of the map, put before the patches and normalised with them.
     "dinov3_convnext": Architecture(
-        "DINOv3ConvNextModel", _pyramid, class_token=0, prefix=1, pooler=_WEIGHTLESS, sizes="any"
+        "DINOv3ConvNextModel", _pyramid, class_token=0, prefix=1, pooler=WEIGHTLESS, sizes="any"
     ),
     "dinov3_vit": Architecture(
         "DINOv3ViTModel",
@@ -117,18 +117,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         class_token=0,
         prefix=1,
         registers="num_register_tokens",
-        pooler=_WEIGHTLESS,
+        pooler=WEIGHTLESS,
         sizes="any",
     ),
-    "hiera": Architecture("HieraModel", _pyramid, pooler=_LAYER, sizes="interpolate"),
+    "hiera": Architecture("HieraModel", _pyramid, pooler=LAYER, sizes="interpolate"),
     "ijepa": Architecture("IJepaModel", _flat, sizes="interpolate"),
     # Its positions interpolate to the size that they already have, so only one size works.
     "pvt": Architecture("PvtModel", lambda config: prod(config.strides), class_token=0, prefix=1),
-    "resnet": Architecture("ResNetModel", _pyramid, layout="map", pooler=_WEIGHTLESS, sizes="any"),
+    "resnet": Architecture("ResNetModel", _pyramid, layout="map", pooler=WEIGHTLESS, sizes="any"),
     "siglip": _beside_text(_SIGLIP),
     "siglip_vision_model": _SIGLIP,
     # A picture smaller than its windows shrinks them for good, and later pictures fail or change: one size only.
-    "swin": Architecture("SwinModel", _pyramid, pooler=_WEIGHTLESS),
-    "swinv2": Architecture("Swinv2Model", _pyramid, pooler=_WEIGHTLESS, sizes="interpolate"),
-    "vit": Architecture("ViTModel", _flat, class_token=0, prefix=1, pooler=_LAYER, sizes="interpolate"),
+    "swin": Architecture("SwinModel", _pyramid, pooler=WEIGHTLESS),
+    "swinv2": Architecture("Swinv2Model", _pyramid, pooler=WEIGHTLESS, sizes="interpolate"),
+    "vit": Architecture("ViTModel", _flat, class_token=0, prefix=1, pooler=LAYER, sizes="interpolate"),
 }

@@ -8,7 +8,7 @@ a picture at a wrong size ruins an index, and nobody notices.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +59,6 @@ _DEFAULTS: Mapping[str, Config] = {
     },
     "BitImageProcessor": {**_CENTRE_CROPPED, **_OPENAI},
     "CLIPImageProcessor": {**_CENTRE_CROPPED, **_OPENAI},
-    "ChineseCLIPImageProcessor": {**_CENTRE_CROPPED, **_OPENAI},
     "SiglipImageProcessor": {
         "size": {"height": 224, "width": 224},
         "default_to_square": False,
@@ -68,30 +67,19 @@ _DEFAULTS: Mapping[str, Config] = {
     },
     "DINOv3ViTImageProcessor": {"size": 224, "resample": _BILINEAR, **_IMAGENET},
     "PvtImageProcessor": {"size": 224, "resample": _BICUBIC, **_IMAGENET},
-    "LevitImageProcessor": {**_CENTRE_CROPPED, **_IMAGENET},
-    "PoolFormerImageProcessor": {**_CENTRE_CROPPED, "crop_pct": 0.9, **_IMAGENET},
-    "SegformerImageProcessor": {"size": 512, "resample": _BILINEAR, **_IMAGENET},
-    "BlipImageProcessor": {"size": 384, "resample": _BICUBIC, **_OPENAI},
 }
 """Processor class → its defaults (transformers 5.23, `image_processing_pil_*.py`)."""
 
 _BY_MODEL_TYPE: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("vit", "vit_mae", "vit_msn", "swin", "swinv2", "ijepa", "dinat", "swiftformer"), "ViTImageProcessor"
-    ),
+    **dict.fromkeys(("vit", "swin", "swinv2", "ijepa"), "ViTImageProcessor"),
     "deit": "DeiTImageProcessor",
     **dict.fromkeys(("beit", "data2vec-vision"), "BeitImageProcessor"),
-    **dict.fromkeys(("convnext", "convnextv2", "cvt", "regnet", "resnet"), "ConvNextImageProcessor"),
-    **dict.fromkeys(("bit", "dinov2", "focalnet", "hiera"), "BitImageProcessor"),
-    **dict.fromkeys(("clip", "clip_vision_model", "altclip", "metaclip_2"), "CLIPImageProcessor"),
-    "chinese_clip": "ChineseCLIPImageProcessor",
+    **dict.fromkeys(("convnext", "convnextv2", "resnet"), "ConvNextImageProcessor"),
+    **dict.fromkeys(("dinov2", "hiera"), "BitImageProcessor"),
+    **dict.fromkeys(("clip", "clip_vision_model"), "CLIPImageProcessor"),
     **dict.fromkeys(("siglip", "siglip_vision_model"), "SiglipImageProcessor"),
     "dinov3_vit": "DINOv3ViTImageProcessor",
-    **dict.fromkeys(("pvt", "pvt_v2"), "PvtImageProcessor"),
-    "levit": "LevitImageProcessor",
-    "poolformer": "PoolFormerImageProcessor",
-    "segformer": "SegformerImageProcessor",
-    "blip": "BlipImageProcessor",
+    "pvt": "PvtImageProcessor",
 }
 """What an old file that does not name its processor means."""
 
@@ -123,13 +111,11 @@ def read_geometry(preprocessor_config: Config, model_type: str) -> Geometry:
     fields = preprocessor_config.get("image_processor", preprocessor_config)
     name = _processor_name(fields, model_type)
     config = {**_COMMON, **_DEFAULTS[name], **fields}
-    if config.get("use_square_size") and name == "CLIPImageProcessor":  # Kosmos-2
-        config["size"] = 224
-        config["default_to_square"] = True
     if config["do_pad"]:
         raise _refusal("do_pad", config["do_pad"], "pictures can't be padded")
 
-    plan = _RESIZE_RULES.get(name, _as_given)(config) if config["do_resize"] else _Plan("none", 0, 0)
+    planned = _convnext if name == "ConvNextImageProcessor" else _as_given
+    plan = planned(config) if config["do_resize"] else _Plan("none", 0, 0)
     crop = _crop(config, plan)
     if plan.resize != "exact" and crop is None:
         field = "do_center_crop" if config["do_resize"] else "do_resize"
@@ -195,31 +181,6 @@ def _convnext(config: Config) -> _Plan:
         return _Plan("exact", side, side)
     short = int(side / _positive(config, "crop_pct"))
     return _Plan("short_side", short, short, crop=(side, side))
-
-
-def _levit(config: Config) -> _Plan:
-    plan = _as_given(config)
-    if plan.resize == "exact":
-        return plan
-    short = int((256 / 224) * plan.height)
-    return _Plan("short_side", short, short)
-
-
-def _poolformer(config: Config) -> _Plan:
-    plan = _as_given(config)
-    if config["crop_pct"] is None:
-        return plan
-    crop_pct = _positive(config, "crop_pct")
-    height, width = int(plan.height / crop_pct), int(plan.width / crop_pct)
-    return _Plan("short_side" if height == width else "exact", height, width)
-
-
-_RESIZE_RULES: Mapping[str, Callable[[Config], _Plan]] = {
-    "ConvNextImageProcessor": _convnext,
-    "LevitImageProcessor": _levit,
-    "PoolFormerImageProcessor": _poolformer,
-}
-"""Processors with a rule of their own; the others do as `size` says."""
 
 
 def _crop(config: Config, plan: _Plan) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from iei.models.architectures import Pooler
+from iei.models.architectures import LAYER, WEIGHTLESS, Pooler
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +34,31 @@ class TextArchitecture:
         return max_position_embeddings - ((pad_token_id or 0) + 1 if self.positions_after_padding else 0)
 
 
-_LAYER = Pooler("pooler.", removable=True)
-_SHARED = Pooler()
-"""Of a whole checkpoint with two towers: nothing of it may be missing."""
-
 _NO_CLASS_TOKEN = ("mean", "max", "last")
 """Nothing is gathered in the first token; in causal models it has seen nothing but itself."""
 
 TEXT_ARCHITECTURES: Mapping[str, TextArchitecture] = {
-    "albert": TextArchitecture("AlbertModel", pooler=_LAYER),
-    "bert": TextArchitecture("BertModel", pooler=_LAYER),
-    "camembert": TextArchitecture("CamembertModel", pooler=_LAYER, positions_after_padding=True),
+    "albert": TextArchitecture("AlbertModel", pooler=LAYER),
+    "bert": TextArchitecture("BertModel", pooler=LAYER),
+    "camembert": TextArchitecture("CamembertModel", pooler=LAYER, positions_after_padding=True),
     "distilbert": TextArchitecture("DistilBertModel"),
     "electra": TextArchitecture("ElectraModel"),
     "gemma3_text": TextArchitecture("Gemma3TextModel", _NO_CLASS_TOKEN),
     "modernbert": TextArchitecture("ModernBertModel"),
-    "mpnet": TextArchitecture("MPNetModel", pooler=_LAYER, positions_after_padding=True),
-    "nomic_bert": TextArchitecture("NomicBertModel", pooler=_LAYER),
+    "mpnet": TextArchitecture("MPNetModel", pooler=LAYER, positions_after_padding=True),
+    "nomic_bert": TextArchitecture("NomicBertModel", pooler=LAYER),
     "qwen3": TextArchitecture("Qwen3Model", _NO_CLASS_TOKEN),
-    "roberta": TextArchitecture("RobertaModel", pooler=_LAYER, positions_after_padding=True),
-    "xlm-roberta": TextArchitecture("XLMRobertaModel", pooler=_LAYER, positions_after_padding=True),
+    "roberta": TextArchitecture("RobertaModel", pooler=LAYER, positions_after_padding=True),
+    "xlm-roberta": TextArchitecture("XLMRobertaModel", pooler=LAYER, positions_after_padding=True),
 }
 
 TWO_TOWERS: Mapping[str, TextArchitecture] = {
-    "clip": TextArchitecture("CLIPModel", _NO_CLASS_TOKEN, _SHARED),
+    "clip": TextArchitecture("CLIPModel", _NO_CLASS_TOKEN, WEIGHTLESS),
     # Fixed-size SigLIP 2 is of this type, too.
-    "siglip": TextArchitecture("SiglipModel", _NO_CLASS_TOKEN, _SHARED, fixed_length=True, lowercase=True),
+    "siglip": TextArchitecture("SiglipModel", _NO_CLASS_TOKEN, WEIGHTLESS, fixed_length=True, lowercase=True),
 }
 """The text sides of checkpoints that have an image side, too; the image sides are in `ARCHITECTURES`.
 
 The class is of both. It has `get_text_features` and `get_image_features`, whose `pooler_output` is a vector of the
-space that the sides share.
+space that the sides share. Its weights count as the model's: of a whole checkpoint, nothing may be missing.
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from iei.models.architectures import ARCHITECTURES, Pooler
+from iei.models.architectures import ARCHITECTURES, WEIGHTLESS
 from iei.models.device import Placement
 from iei.models.sentence_transformers import Pipeline
 from iei.models.spec import Geometry
@@ -32,7 +32,7 @@ def load_two_towers(
     module = load_weights(folder, architecture, placement, allow_pickle=allow_pickle).module
     image = VisionModel(
         Weights(_ImageSide(module), pooler=True),
-        replace(ARCHITECTURES[model_type], pooler=Pooler()),
+        replace(ARCHITECTURES[model_type], pooler=WEIGHTLESS),
         geometry,
         placement,
     )

@@ -15,6 +15,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 
 from iei.errors import StartupError
 from iei.inputs.geometry import to_pixels
+from iei.models.architectures import ARCHITECTURES
 from iei.models.preprocessor import _BY_MODEL_TYPE, _DEFAULTS, read_geometry, read_preprocessor
 from iei.models.spec import Geometry
 from tests.pictures import photo
@@ -84,16 +85,9 @@ FILES: dict[str, dict[str, Any]] = {
     "clip": {"feature_extractor_type": "CLIPFeatureExtractor", "size": 224, "crop_size": 224, "do_center_crop": True},
     "clip odd": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 101}, "crop_size": 98},
     "clip crop beyond the resize": {"image_processor_type": "CLIPImageProcessor", "size": 61, "crop_size": 84},
-    "clip squared": {"image_processor_type": "CLIPImageProcessor", "use_square_size": True},
-    "chinese clip": {"image_processor_type": "ChineseCLIPImageProcessor"},
+    "clip by default": {"image_processor_type": "CLIPImageProcessor"},
     "siglip": {"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 384}},
     "pvt": {"image_processor_type": "PvtImageProcessor"},
-    "levit": {"image_processor_type": "LevitImageProcessor"},
-    "poolformer": {"image_processor_type": "PoolFormerImageProcessor"},
-    "poolformer without crop_pct": {"image_processor_type": "PoolFormerImageProcessor", "crop_pct": None},
-    "poolformer exact": {"image_processor_type": "PoolFormerImageProcessor", "size": {"height": 100, "width": 120}},
-    "segformer": {"image_processor_type": "SegformerImageProcessor"},
-    "blip": {"image_processor_type": "BlipImageProcessor"},
     "nested": {"image_processor": {"image_processor_type": "ViTImageProcessor", "size": 64}, "processor_class": "X"},
 }
 
@@ -160,6 +154,10 @@ def test_a_file_without_a_processor_is_read_by_model_type() -> None:
 @pytest.mark.parametrize("model_type", sorted(set(_BY_MODEL_TYPE) & set(IMAGE_PROCESSOR_MAPPING_NAMES)))
 def test_model_types_have_the_processor_that_transformers_gives_them(model_type: str) -> None:
     assert IMAGE_PROCESSOR_MAPPING_NAMES[model_type]["torchvision"] == _BY_MODEL_TYPE[model_type]
+
+
+def test_no_row_is_for_models_that_are_not_served() -> None:
+    assert set(_BY_MODEL_TYPE) <= set(ARCHITECTURES)
 
 
 def test_every_processor_in_the_table_is_tested() -> None:
