@@ -42,7 +42,8 @@ def catalog(settings: Settings, mounted: Path = MOUNTED) -> Catalog:
     """What the settings allow: `models`, or else `model`; and then whatever the allow-list file adds.
 
     Raises:
-        StartupError: two models have the same name, a name has no model, a revision belongs to none of them, or a list is not there.
+        StartupError: two models have the same name, a name has no model, a revision belongs to none of them, or a list
+            is not there.
     """
     named = [_parsed(entry) for entry in _entries(settings.models.replace(",", "\n"))]
     listed = [_parsed(entry) for entry in _entries(_list_of(settings))]

@@ -58,7 +58,7 @@ def test_one_revision_for_several_models_stops_the_start() -> None:
 
 
 def test_a_list_that_somebody_named_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match="there is no file .*typo"):
+    with pytest.raises(StartupError, match=r"there is no file .*typo"):
         catalog(Settings(model="org/vit", supported_models=tmp_path / "typo.txt"))
 
 
