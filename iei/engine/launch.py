@@ -45,7 +45,7 @@ class LaunchedEngine:
 
     def __init__(self, address: EngineAddress, supervisor: subprocess.Popen[bytes], life_fd: int) -> None:
         self.address = address
-        self._supervisor = supervisor
+        self.supervisor = supervisor
         self._let_go = weakref.finalize(self, os.close, life_fd)
 
     def close(self) -> None:

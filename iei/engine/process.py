@@ -57,14 +57,14 @@ class EngineProcess:
     def __init__(self, config: EngineConfig, listener: socket.socket, residents: Residents, max_batch: int) -> None:
         self._config = config
         self._listener = listener
+        self._listener.setblocking(False)
         self._residents = residents
         self._batcher: Batcher[Payload] = Batcher(max_batch)
         self._parked: defaultdict[int, list[Job[Payload]]] = defaultdict(list)
         """Jobs that wait for a model which is on its way, by model."""
         self._selector = selectors.DefaultSelector()
-        for sock, on_event in ((listener, self._accept), (residents.wakeup, self._model_arrived)):
-            sock.setblocking(False)
-            self._selector.register(sock, selectors.EVENT_READ, on_event)
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(residents.wakeup, selectors.EVENT_READ, self._model_arrived)
 
     def serve_forever(self) -> None:
         while True:

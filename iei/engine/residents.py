@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import mmap
-import socket
+import os
 import threading
 import time
 from collections import OrderedDict, deque
@@ -71,7 +71,7 @@ class Residents:
         self._loading: int | None = None
         self._ended: deque[tuple[int, Runtime | None]] = deque()
         self._retry_at: dict[int, float] = {}
-        self.wakeup, self._wake = socket.socketpair()
+        self.wakeup, self._wake = os.pipe()
         """Readable when there is something to collect, or to load next."""
         self._remember_deaths()
 
@@ -109,7 +109,7 @@ class Residents:
 
     def collect(self) -> list[int]:
         """Models that are no longer on their way: loaded by now, or failed and, for a while, not to be had."""
-        self.wakeup.recv(1024)
+        os.read(self.wakeup, 1024)
         ended = [self._ended.popleft() for _ in range(len(self._ended))]
         for index, runtime in ended:
             self._on_the_way.remove(index)
@@ -154,7 +154,7 @@ class Residents:
             except Exception:
                 log.exception("loading %s failed", name)
                 self._ended.append((index, None))
-            self._wake.send(b"\0")
+            os.write(self._wake, b"\0")
 
         threading.Thread(target=attempt, name=f"loader of {name}", daemon=True).start()
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from iei.engine.batcher import Batcher, Job, Turn
+from iei.engine.batcher import Batcher, Job, Turn, batch_key
 
 FOREVER = 1e9
 
@@ -111,6 +114,32 @@ def test_padding_counts_towards_the_most_tokens_of_a_batch() -> None:
 
 def test_one_text_longer_than_the_most_tokens_still_runs() -> None:
     assert ids(filled(Batcher(8, max_tokens=100), job(1, length=400)).next(0.0).batch) == [1]
+
+
+def test_the_oldest_job_is_known() -> None:
+    batcher: Batcher[None] = Batcher(1)
+    assert batcher.oldest == math.inf
+    for number, key in enumerate("aba"):
+        batcher.add(job(number, key), now=float(number))
+    for oldest in (0.0, 1.0, 2.0, math.inf):
+        assert batcher.oldest == oldest
+        batcher.next(0.0)
+
+
+def test_who_can_share_a_forward() -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    text = np.zeros(5, np.int32)
+    assert batch_key(0, "image", picture) == batch_key(0, "image", picture.copy())
+    assert batch_key(0, "text", text) == batch_key(0, "text", text[:2])
+    keys = [
+        batch_key(0, "image", picture),
+        batch_key(1, "image", picture),
+        batch_key(0, "image", picture[:4]),
+        batch_key(0, "image", picture.astype(np.float32)),
+        batch_key(0, "text", text),
+        batch_key(1, "text", text),
+    ]
+    assert len(set(keys)) == len(keys)
 
 
 @given(

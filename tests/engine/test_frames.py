@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,9 @@ from iei.engine.frames import (
     aligned,
     outputs_mask,
     outputs_named,
+    pack_outputs,
+    packed_bytes,
+    unpack_outputs,
 )
 from iei.models.spec import OUTPUTS
 
@@ -77,3 +82,20 @@ def test_the_regions_of_a_slot_follow_each_other_aligned(slot: int, inputs: int,
     assert frame.input_offset % 64 == frame.output_offset % 64 == frame.slot_bytes % 64 == 0
     assert frame.input_offset + inputs <= frame.output_offset
     assert frame.output_offset + outputs <= frame.slot + frame.slot_bytes
+
+
+@given(st.dictionaries(st.sampled_from(OUTPUTS), st.tuples(st.integers(1, 5)) | st.tuples(*[st.integers(0, 4)] * 2)))
+def test_outputs_arrive_as_they_were_sent(shapes: dict[str, tuple[int, ...]]) -> None:
+    sent = {name: np.random.default_rng(0).random(shape, np.float32) for name, shape in shapes.items()}
+    content = pack_outputs(sent, tuple(shapes))
+    assert len(content) == packed_bytes(shapes)
+    received = unpack_outputs(content, shapes)
+    assert list(received) == list(sent)
+    for name, array in sent.items():
+        np.testing.assert_array_equal(received[name], array)
+
+
+@pytest.mark.parametrize("nbytes", [0, 20, 21, 28])
+def test_content_of_another_size_is_refused(nbytes: int) -> None:
+    with pytest.raises(ValueError, match=r"values|size|multiple"):
+        unpack_outputs(bytes(nbytes), {"mean": (2,), "tokens": (2, 2)})

@@ -1,0 +1,69 @@
+"""Starting real engines, with the demo model."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from iei.engine.client import EngineClient
+from iei.engine.config import EngineConfig
+from iei.engine.launch import launch
+from iei.errors import StartupError
+from iei.models.spec import LoadRequest
+
+
+def demo(cache: str, *others: str) -> EngineConfig:
+    return EngineConfig(
+        (LoadRequest("demo", "demo", cache_dir=cache, threads=1), *(LoadRequest(id, id) for id in others))
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
+            await asyncio.sleep(0.01)
+
+
+def test_more_models_than_arguments_can_name(demo_cache: str) -> None:
+    config = demo(demo_cache, *(f"owner/model-{number}-{'x' * 500}" for number in range(600)))
+    assert len(config.to_json()) > 128 * 1024  # Linux takes no longer argument
+    engine = launch(config)
+    assert engine.address.default.id == "demo"
+    engine.close()
+    assert engine.supervisor.wait(20) == 0
+
+
+def test_a_socket_whose_path_is_too_long_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with pytest.raises(StartupError, match=r"can't be started .*too long.* TMPDIR"):
+        launch(demo(str(tmp_path)))
+    assert list(folder.iterdir()) == []
+
+
+def test_without_supervisor_and_engine_the_log_says_what_to_do(
+    demo_cache: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        engine = launch(demo(demo_cache))
+        client = EngineClient([engine.address], ["demo"], 2**20, silent_s=60)
+        await client.start()
+        await until(lambda: client.ready)
+        supervisor = psutil.Process(engine.supervisor.pid)
+        (process,) = supervisor.children()
+        supervisor.kill()
+        engine.supervisor.wait()
+        assert client.ready
+        process.kill()
+        await until(lambda: "restart the server" in caplog.text)
+        assert not client.ready
+        await client.stop()
+        engine.close()
+
+    asyncio.run(scenario())
