@@ -6,7 +6,7 @@ what was wrong, where, and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class IEIError(Exception):
@@ -42,12 +42,15 @@ class InvalidInput(IEIError):
 class InvalidInputs(InvalidInput):
     """All bad items of one request, by index.
 
-    `field` is what the dialect calls the list: `inputs[3]: …`.
+    `field` is what the dialect calls the list: `inputs[3]: …`. Items that are in no one list have `names` instead.
     """
 
-    def __init__(self, errors: Mapping[int, IEIError], field: str = "inputs") -> None:
+    def __init__(
+        self, errors: Mapping[int, IEIError], field: str = "inputs", names: Sequence[str] | None = None
+    ) -> None:
         self.errors = dict(sorted(errors.items()))
-        super().__init__("; ".join(f"{field}[{index}]: {error}" for index, error in self.errors.items()), field)
+        places = {index: names[index] if names else f"{field}[{index}]" for index in self.errors}
+        super().__init__("; ".join(f"{places[index]}: {error}" for index, error in self.errors.items()), field)
         # One kind of trouble keeps its own kind; a mixture is a validation error.
         kinds = {(error.status, error.error_type) for error in self.errors.values()}
         if len(kinds) == 1:

@@ -190,7 +190,7 @@ class Embedder:
         chosen = tuple(tower.pooling if name == "default" else name for name in options.outputs)
         for name in chosen:
             if name not in tower.outputs:
-                offered = ", ".join(tower.outputs)
+                offered = ", ".join(output for output in tower.outputs if output in POOLED)
                 raise InvalidField(f"{name!r} is not offered by {spec.name!r}: {why_not(name)}; offered: {offered}")
             if options.dimensions is not None and not 1 <= options.dimensions <= tower.outputs[name]:
                 raise InvalidField(

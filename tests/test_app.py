@@ -10,6 +10,8 @@ from starlette.testclient import TestClient
 
 from iei.app import create_app
 from iei.engine.inprocess import InProcessEngine
+from iei.errors import Unhealthy
+from iei.models.spec import ModelSpec
 from iei.settings import Settings
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
 
@@ -68,3 +70,19 @@ def test_a_demo_is_called_untrained_whatever_its_name(caplog: pytest.LogCaptureF
     create_app(Settings(models="known=org/vit,mine=demo"), InProcessEngine(KnownRuntime()))
     (record,) = caplog.records
     assert record.getMessage().startswith("mine is the built-in demo model: UNTRAINED")
+
+
+class HalfLoaded(InProcessEngine):
+    async def describe(self, model: str, *, deadline: float) -> ModelSpec:
+        if model == "broken":
+            raise Unhealthy("it can't be loaded")
+        return await super().describe(model, deadline=deadline)
+
+
+def test_a_model_is_ready_when_it_can_be_served() -> None:
+    """tritonclient takes any 200 for yes."""
+    app = create_app(Settings(models=f"{SPEC.name}=org/vit,broken=org/other"), HalfLoaded(KnownRuntime()))
+    with TestClient(app) as client:
+        assert client.get(f"/v2/models/{SPEC.name}/ready").json() == {"name": SPEC.name, "ready": True}
+        for path in ("/v2/models/broken/ready", "/v2/models/broken/versions/1/ready"):
+            assert client.get(path).status_code == 503

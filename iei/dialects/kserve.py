@@ -18,8 +18,16 @@ from starlette.responses import Response
 from iei import __version__
 from iei.dialects.kserve_binary import HEADER_LENGTH
 from iei.dialects.kserve_message import Call, Element, InferRequest, Output, read_call, write_response
-from iei.dialects.wire import SAMPLE, documented, json_list, json_response, media_type, timing_headers
-from iei.errors import IEIError, InvalidField, InvalidInput, ModelNotFound, Unhealthy
+from iei.dialects.wire import (
+    SAMPLE,
+    documented,
+    json_list,
+    json_response,
+    media_type,
+    one_kind_of_fault,
+    timing_headers,
+)
+from iei.errors import IEIError, InvalidInput, ModelNotFound, Unhealthy
 from iei.models.spec import POOLED, ModelSpec
 from iei.service import Embedder, ImageInput, Input, Options, TextInput, Vectors
 
@@ -71,15 +79,16 @@ def _model_routes(embedder: Embedder, served: Callable[..., Awaitable[str]]) -> 
 
     @routes.get("/ready")
     async def ready(name: str = Depends(served)) -> dict[str, Any]:
-        return {"name": name, "ready": _is_ready(embedder)}
+        """Whether it can be served: it is loaded first, unless it ever was."""
+        ready = _is_ready(embedder)
+        await embedder.describe(name)
+        return {"name": name, "ready": ready}
 
     @routes.post("/infer", openapi_extra=documented(InferRequest, _EXAMPLES))
     async def infer(request: Request, name: str = Depends(served)) -> Response:
         """Also takes binary tensors after the JSON (Inference-Header-Content-Length), or one image file as the body."""
-        try:
+        with one_kind_of_fault():
             return await _inferred(embedder, name, request)
-        except InvalidField as error:  # to this protocol all that is wrong with an input is alike
-            raise InvalidInput(error.message) from None
 
     @routes.get("")
     async def metadata(name: str = Depends(served)) -> dict[str, Any]:

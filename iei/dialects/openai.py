@@ -17,8 +17,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from iei.dialects.items import input_of
-from iei.dialects.wire import SAMPLE, ListOf, documented, json_list, json_response, parsed, timing_headers
+from iei.dialects.items import TextOptions, input_of
+from iei.dialects.wire import (
+    SAMPLE,
+    AnyCase,
+    ListOf,
+    documented,
+    json_list,
+    json_response,
+    one_kind_of_fault,
+    parsed,
+    timing_headers,
+)
 from iei.errors import IEIError, InvalidField, ModelNotFound, Overloaded
 from iei.models.spec import Modality
 from iei.service import Embedder, Embeddings, ImageInput, Options, Vectors
@@ -69,9 +79,7 @@ def _as_list(value: object) -> object:
     return [value] if alone else value
 
 
-class EmbeddingsRequest(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
+class EmbeddingsRequest(TextOptions):
     input: Annotated[
         ListOf[Item],
         BeforeValidator(_as_list, json_schema_input_type=str | list[TokenId] | ImageItem | list[Item]),
@@ -83,10 +91,8 @@ class EmbeddingsRequest(BaseModel):
     """How vectors are written: numbers (the default), or base64 of little-endian float32."""
     dimensions: int | None = Field(None, ge=1)
     """Keep this many leading values of each vector, before it is normalised."""
-    modality: Modality | None = None
+    modality: Annotated[Modality, AnyCase] | None = None
     """What the strings are, for a model that takes both. Default: data URIs of images are images, the rest is text."""
-    truncate: bool | None = None
-    """Cut texts that are too long, instead of refusing them."""
 
 
 def error_body(error: IEIError) -> bytes:
@@ -113,11 +119,14 @@ def router(embedder: Embedder) -> APIRouter:
     @routes.post("/embeddings", openapi_extra=documented(EmbeddingsRequest, _examples(default)))
     async def embeddings(request: Request) -> Response:
         """One vector per input, of length 1; of images given as objects, two: `cls` and `mean`."""
-        body = await parsed(request, EmbeddingsRequest)
-        objects = [isinstance(item, ImageItem) for item in body.input]
-        if any(objects) and not all(objects):
-            raise InvalidField("input: images given as objects can't be mixed with strings and token ids", "input")
-        return await (_named_vectors if any(objects) else _one_vector)(embedder, body)
+        with one_kind_of_fault():
+            body = await parsed(request, EmbeddingsRequest)
+            objects = [isinstance(item, ImageItem) for item in body.input]
+            if not any(objects):
+                return await _one_vector(embedder, body)
+            if not all(objects):
+                raise InvalidField("input: images given as objects can't be mixed with strings and token ids", "input")
+        return await _named_vectors(embedder, body)
 
     @routes.get("/models")
     async def models() -> dict[str, Any]:
@@ -138,7 +147,7 @@ async def _one_vector(embedder: Embedder, body: EmbeddingsRequest) -> Response:
     """OpenAI's response."""
     spec = await embedder.describe(body.model)
     inputs = [input_of(item, spec, body.modality) for item in body.input if not isinstance(item, ImageItem)]
-    options = Options(model=body.model, normalize=True, dimensions=body.dimensions, truncate=body.truncate)
+    options = body.options(model=body.model, normalize=True, dimensions=body.dimensions)
     embeddings = await embedder.embed(inputs, options, field="input")
     written = _WRITTEN[body.encoding_format or "float"]
     tokens = sum(item.tokens for item in embeddings.items)

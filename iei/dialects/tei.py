@@ -5,7 +5,7 @@ Wire format: docs/api/iei.md.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import orjson
@@ -15,9 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei import __version__
-from iei.dialects.items import input_of
+from iei.dialects.items import TextOptions, input_of
 from iei.dialects.wire import (
     SAMPLE,
+    AnyCase,
     ListOf,
     Strings,
     documented,
@@ -27,35 +28,11 @@ from iei.dialects.wire import (
     timing_headers,
     vectors_response,
 )
-from iei.errors import EmptyInput, IEIError, Unhealthy
+from iei.errors import EmptyInput, IEIError, InvalidInputs, Unhealthy
 from iei.inputs import tokens
-from iei.models.spec import Modality, Pooling, TextTower
-from iei.service import Embedder, Options
-
-
-def _lowered(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-class TextOptions(BaseModel):
-    """What a request may say about its texts. Images don't mind."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    truncate: bool | None = None
-    """Cut texts that are too long, instead of refusing them."""
-    truncation_direction: Annotated[Literal["left", "right"], BeforeValidator(_lowered)] | None = None
-    """The end at which texts are cut. Default: right."""
-    prompt_name: str | None = None
-    """One of the model's prompts, put before each text."""
-
-    def options(self, **others: Any) -> Options:
-        return Options(
-            truncate=self.truncate,
-            truncation_direction=self.truncation_direction or "right",
-            prompt_name=self.prompt_name,
-            **others,
-        )
+from iei.models.catalog import served_name
+from iei.models.spec import POOLED, ROWS, Modality, Pooling, TextTower
+from iei.service import Embedder
 
 
 class EmbedRequest(TextOptions):
@@ -63,11 +40,11 @@ class EmbedRequest(TextOptions):
     """Images (base64, data URIs or URLs) or texts; one, or a list."""
     normalize: bool | None = None
     """Divide each vector by its L2 norm. Default: IEI_NORMALIZE, and for texts what the model's own pipeline does."""
-    pooling: Pooling | None = None
+    pooling: Annotated[Pooling, AnyCase] | None = None
     """How tokens become one vector. Default: IEI_POOLING, or else `mean` for images and a text model's own."""
     dimensions: int | None = Field(None, ge=1)
     """Keep this many leading values (before normalising)."""
-    modality: Modality | None = None
+    modality: Annotated[Modality, AnyCase] | None = None
     """What the inputs are, for a model that takes both. Default: data URIs of images are images, the rest is text."""
 
 
@@ -149,7 +126,11 @@ def router(embedder: Embedder) -> APIRouter:
         spec = await embedder.describe()
         inputs = [input_of(item, spec) for item in (body.inputs.source_sentence, *body.inputs.sentences)]
         options = (body.parameters or TextOptions()).options(normalize=True)
-        embeddings = await embedder.embed(inputs, options, field="[source_sentence, *sentences]")
+        try:
+            embeddings = await embedder.embed(inputs, options)
+        except InvalidInputs as error:
+            sentences = (f"inputs.sentences[{index}]" for index in range(len(body.inputs.sentences)))
+            raise InvalidInputs(error.errors, names=("inputs.source_sentence", *sentences)) from None
         source, *others = (item.vector for item in embeddings.items)
         return json_response(await json_list(np.stack(others) @ source), headers=timing_headers(embeddings))
 
@@ -187,27 +168,26 @@ def router(embedder: Embedder) -> APIRouter:
     async def info() -> Response:
         """The model that is served, and the limits in force."""
         spec = await embedder.describe()
-        settings = embedder.settings
         tower = spec.tower
         return json_response(
             orjson.dumps(
                 {
-                    "model_id": spec.name,
+                    "model_id": served_name(spec.id),
+                    "model_name": spec.name,
                     "revision": spec.revision,
                     "model_type": spec.model_type,
                     "modalities": spec.modalities,
                     "dim": tower.outputs[tower.pooling],
-                    "poolings": tower.outputs,
+                    "pooling": tower.pooling,
+                    "poolings": {name: dim for name, dim in tower.outputs.items() if name in POOLED},
+                    "rows": {name: dim for name, dim in tower.outputs.items() if name in ROWS},
                     "max_input_length": spec.text.max_tokens if spec.text else None,
                     "prompts": spec.text.prompts if spec.text else {},
                     "dtype": spec.dtype,
                     "device": spec.device,
                     "runtime": spec.runtime,
-                    "max_inputs": settings.max_inputs,
-                    "max_body_bytes": settings.max_body_bytes,
-                    "max_image_bytes": settings.max_image_bytes,
-                    "max_image_pixels": settings.max_image_pixels,
-                    "concurrency_level": settings.concurrency_level,
+                    "max_batch": spec.max_batch,
+                    **{name: getattr(embedder.settings, name) for name in _LIMITS},
                     "version": __version__,
                 }
             )
@@ -229,6 +209,22 @@ def router(embedder: Embedder) -> APIRouter:
 
     return routes
 
+
+_LIMITS = (
+    "max_inputs",
+    "max_output_values",
+    "max_queue",
+    "concurrency_level",
+    "request_timeout_s",
+    "max_body_bytes",
+    "body_timeout_s",
+    "max_image_bytes",
+    "max_image_pixels",
+    "max_patches",
+    "url_inputs",
+    "url_timeout_s",
+)
+"""Settings that clients meet."""
 
 _EXAMPLES = {
     "one image": {"inputs": SAMPLE},

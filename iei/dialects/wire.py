@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic_core import PydanticUseDefault
 from starlette.requests import Request
 from starlette.responses import Response
 
-from iei.errors import InvalidField, MalformedBody, UnsupportedMediaType
+from iei.errors import InvalidField, InvalidInput, MalformedBody, UnsupportedMediaType
 from iei.service import Embeddings
 
 M = TypeVar("M", bound=BaseModel)
@@ -52,6 +53,9 @@ def _default_for_null(value: object) -> object:
     return value
 
 
+AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+"""Marks a field whose words may be written in any case."""
+
 Optional = BeforeValidator(_default_for_null)
 """Marks a field whose null is the same as its absence."""
 
@@ -84,6 +88,15 @@ def validated(body: bytes, model: type[M]) -> M:
             "; ".join(f"{_place(fault['loc'])}: {_fault(fault['msg'])}" for fault in faults[:20]),
             field=str(faults[0]["loc"][0]) if faults[0]["loc"] else None,
         ) from None
+
+
+@contextmanager
+def one_kind_of_fault() -> Iterator[None]:
+    """For protocols in which all that is wrong with a request is 400."""
+    try:
+        yield
+    except InvalidField as error:
+        raise InvalidInput(error.message, error.field) from None
 
 
 def media_type(request: Request) -> str:

@@ -80,6 +80,12 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
         client.models.retrieve("google/other")
 
 
+def test_wrong_requests_are_what_users_catch(client: openai.OpenAI) -> None:
+    for fields in ({"dimensions": DIM + 1}, {"dimensions": 0}, {"encoding_format": "int8"}):
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model="demo", input=URIS, **fields)
+
+
 def test_unknown_model_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="demo") as refused:
         client.embeddings.create(model="text-embedding-3-small", input=URIS)
@@ -97,28 +103,30 @@ def test_bad_items_are_all_named(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "param"),
     [
-        ({"input": URIS}, 422, "model"),
-        ({"input": URIS, "model": None}, 422, "model"),
-        ({"model": "demo"}, 422, "input"),
+        ({"input": URIS}, 400, "model"),
+        ({"input": URIS, "model": None}, 400, "model"),
+        ({"model": "demo"}, 400, "input"),
         ({"model": "demo", "input": []}, 400, "input"),
         ({"model": "demo", "input": ""}, 400, "input"),
-        ({"model": "demo", "input": None}, 422, "input"),
-        ({"model": "demo", "input": [None]}, 422, "input"),
-        ({"model": "demo", "input": [True]}, 422, "input"),
-        ({"model": "demo", "input": [[1.5]]}, 422, "input"),
-        ({"model": "demo", "input": [-1]}, 422, "input"),
-        ({"model": "demo", "input": [URIS[0]] * 1025}, 422, "input"),
-        ({"model": "demo", "input": {"image_url": URIS[0], "image_base64": URIS[0]}}, 422, "input"),
-        ({"model": "demo", "input": [{"type": "image"}]}, 422, "input"),
-        ({"model": "demo", "input": [{"type": "audio", "image_url": URIS[0]}]}, 422, "input"),
-        ({"model": "demo", "input": [URIS[0], {"image_url": URIS[0]}]}, 422, "input"),
+        ({"model": "demo", "input": None}, 400, "input"),
+        ({"model": "demo", "input": [None]}, 400, "input"),
+        ({"model": "demo", "input": [True]}, 400, "input"),
+        ({"model": "demo", "input": [[1.5]]}, 400, "input"),
+        ({"model": "demo", "input": [-1]}, 400, "input"),
+        ({"model": "demo", "input": [URIS[0]] * 1025}, 400, "input"),
+        ({"model": "demo", "input": {"image_url": URIS[0], "image_base64": URIS[0]}}, 400, "input"),
+        ({"model": "demo", "input": [{"type": "image"}]}, 400, "input"),
+        ({"model": "demo", "input": [{"type": "audio", "image_url": URIS[0]}]}, 400, "input"),
+        ({"model": "demo", "input": [URIS[0], {"image_url": URIS[0]}]}, 400, "input"),
         ({"model": "demo", "input": [{"image_url": URIS[0]}, {"image_base64": "AAAA"}]}, 400, "input"),
-        ({"model": "demo", "input": URIS, "dimensions": 0}, 422, "dimensions"),
-        ({"model": "demo", "input": URIS, "dimensions": DIM + 1}, 422, "dimensions"),
-        ({"model": "demo", "input": URIS, "encoding_format": "int8"}, 422, "encoding_format"),
-        ({"model": "demo", "input": [1, 2, 3]}, 422, None),
-        ({"model": "demo", "input": "cats", "modality": "text"}, 422, None),
-        ([], 422, None),
+        ({"model": "demo", "input": URIS, "dimensions": 0}, 400, "dimensions"),
+        ({"model": "demo", "input": URIS, "dimensions": DIM + 1}, 400, "dimensions"),
+        ({"model": "demo", "input": URIS, "encoding_format": "int8"}, 400, "encoding_format"),
+        ({"model": "demo", "input": [{"type": "image_url", "image_url": {"url": URIS[0]}}]}, 400, "input"),
+        ({"model": "demo", "input": URIS, "truncation_direction": "up"}, 400, "truncation_direction"),
+        ({"model": "demo", "input": [1, 2, 3]}, 400, None),
+        ({"model": "demo", "input": "cats", "modality": "text"}, 400, None),
+        ([], 400, None),
     ],
     ids=lambda value: str(value)[:70],
 )
@@ -216,6 +224,18 @@ def test_long_texts_are_refused_unless_cut(text_client: openai.OpenAI) -> None:
     assert refused.value.param == "input"
     cut = text_client.embeddings.create(model="minilm", input=long, extra_body={"truncate": True})
     assert cut.usage.prompt_tokens <= 512
+
+
+def test_fields_for_texts_count(text_client: openai.OpenAI) -> None:
+    def vector(text: str, **fields: Any) -> list[float]:
+        return text_client.embeddings.create(model="minilm", input=text, extra_body=fields).data[0].embedding
+
+    text = "fox " * 300 + "cat"
+    left, right = (vector(text, truncate=True, truncation_direction=end) for end in ("Left", "right"))
+    assert np.allclose(left, vector("fox " * 253 + "cat"), atol=1e-5)
+    assert np.allclose(right, vector("fox " * 254), atol=1e-5)
+    with pytest.raises(openai.BadRequestError, match="this model has no prompt 'query'"):
+        vector("a cat", prompt_name="query")
 
 
 @pytest.mark.parametrize("ids", [[10**9], [[1], []]])

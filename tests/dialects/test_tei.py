@@ -30,7 +30,7 @@ def test_original_client_gets_a_list_of_vectors_in_order(demo_server: Server) ->
 
 @pytest.mark.parametrize("path", ["/", "/invocations"])
 def test_sagemaker_routes_are_embed(demo_server: Server, path: str) -> None:
-    body = {"inputs": [FIRST], "normalize": True, "pooling": "cls"}
+    body = {"inputs": [FIRST], "normalize": True, "pooling": "CLS"}
     assert np.allclose(post(demo_server, path, body).json(), post(demo_server, "/embed", body).json(), atol=1e-5)
 
 
@@ -75,6 +75,7 @@ def test_timings_are_in_the_headers(demo_server: Server) -> None:
         ({"inputs": FIRST, "normalize": "perhaps"}, 422, "Validation"),
         ({"inputs": FIRST, "pooling": "best"}, 422, "Validation"),
         ({"inputs": FIRST, "pooling": "last"}, 422, "Validation"),
+        ({"inputs": FIRST, "pooling": "patches"}, 422, "Validation"),
         ({"inputs": FIRST, "dimensions": DIM + 1}, 422, "Validation"),
         ({"inputs": FIRST, "modality": "text"}, 422, "Validation"),
         ({"inputs": [FIRST[:100]] * 1025}, 422, "Validation"),
@@ -108,9 +109,13 @@ def test_bodies_that_are_not_json(demo_server: Server, content: bytes, content_t
 
 def test_info_and_health(demo_server: Server) -> None:
     info = httpx.get(demo_server.url + "/info").json()
-    assert info["model_id"] == "demo"
-    assert info["dim"] == DIM
-    assert info["max_inputs"] == 1024
+    assert (info["model_id"], info["model_name"]) == ("demo", "demo")
+    assert (info["dim"], info["pooling"], info["poolings"]["cls"]) == (DIM, "mean", DIM)
+    assert info["rows"].keys() == {"patches", "tokens"}
+    assert info["poolings"].keys().isdisjoint(info["rows"])
+    limits = {"max_inputs": 1024, "max_queue": 4096, "request_timeout_s": 300, "url_inputs": "public"}
+    assert {name: info[name] for name in limits} == limits
+    assert info["max_batch"] >= 1
     assert httpx.get(demo_server.url + "/health").json() == {"message": "OK"}
     assert httpx.get(demo_server.url + "/nowhere").json()["error_type"] == "Validation"
 
@@ -179,7 +184,18 @@ def test_tokens_and_back(text_server: Server) -> None:
         ("/decode", {"ids": [-1]}, 400, "ids[0]"),
         ("/decode", {"ids": "text"}, 422, "ids"),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 400, "inputs.sentences is empty"),
-        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b", ""]}}, 400, "sentences][2]: is empty"),
+        (
+            "/similarity",
+            {"inputs": {"source_sentence": "a", "sentences": ["b", ""]}},
+            400,
+            "inputs.sentences[1]: is empty",
+        ),
+        (
+            "/similarity",
+            {"inputs": {"source_sentence": "", "sentences": ["b"]}},
+            400,
+            "inputs.source_sentence: is empty",
+        ),
         ("/similarity", {"inputs": {"sentences": ["b"]}}, 422, "inputs.source_sentence"),
         ("/similarity", {"inputs": ["a", "b"]}, 422, "inputs"),
     ],

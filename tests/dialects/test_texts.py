@@ -197,6 +197,12 @@ def test_info_says_what_a_model_takes(minilm: App, both: App) -> None:
     assert towers["dim"] == both.embed("a cat").shape[1]
 
 
+def test_info_tells_a_models_id_and_no_path(minilm: App) -> None:
+    info = minilm.client.get("/info").json()
+    assert (info["model_id"], info["model_name"]) == (Path(minilm.runtime.spec.id).name, "tiny")
+    assert "/" not in info["model_id"]
+
+
 def test_without_a_tokenizer_it_takes_pictures_only(tmp_path: Path) -> None:
     for app in _served(write_checkpoint("clip", tmp_path)):
         assert app.embed(base64_of(png())).shape == (1, 32)
