@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from iei.engine.runtimes.torch import TorchRuntime, load
 from iei.inputs.geometry import to_pixels
-from iei.models.spec import POOLED, LoadRequest
+from iei.models.spec import LoadRequest
 from iei.models.weights import quiet
 from tests.models.checkpoints import FAMILIES, write_checkpoint
+from tests.models.parity import Outputs, assert_all_equal, assert_described, cosine
 from tests.pictures import photos
-
-Arrays = dict[str, NDArray[np.float32]]
 
 PHOTOS = ("coffee", "rocket", "flower")
 
@@ -49,14 +48,14 @@ def runtime(checkpoint: Path) -> TorchRuntime:
 
 
 @pytest.fixture(scope="module")
-def vectors(runtime: TorchRuntime) -> list[Arrays]:
+def vectors(runtime: TorchRuntime) -> list[Outputs]:
     assert runtime.spec.image is not None
     pixels = [to_pixels(photos()[name], runtime.spec.image.geometry) for name in PHOTOS]
     return runtime.run("image", pixels, list(runtime.spec.image.outputs))
 
 
 @pytest.fixture(scope="module")
-def expected(family: str, checkpoint: Path) -> list[Arrays]:
+def expected(family: str, checkpoint: Path) -> list[Outputs]:
     """transformers' processor and model; poolings spelled out in numpy."""
     row = FAMILIES[family]
     backend = "torchvision" if family.startswith("dinov3") else "pil"
@@ -80,7 +79,7 @@ def expected(family: str, checkpoint: Path) -> list[Arrays]:
     ]
 
 
-def _poolings(tokens: NDArray[np.float32], first_patch: int | None, pooled: NDArray[np.float32] | None) -> Arrays:
+def _poolings(tokens: NDArray[np.float32], first_patch: int | None, pooled: NDArray[np.float32] | None) -> Outputs:
     patches = tokens[first_patch or 0 :]
     outputs = {
         "mean": tokens.mean(0),
@@ -97,38 +96,23 @@ def _poolings(tokens: NDArray[np.float32], first_patch: int | None, pooled: NDAr
 
 
 def test_offers_exactly_what_the_checkpoint_can_give(
-    family: str, runtime: TorchRuntime, expected: list[Arrays]
+    family: str, runtime: TorchRuntime, expected: list[Outputs]
 ) -> None:
     assert runtime.spec.image is not None
     assert set(runtime.spec.image.outputs) == set(expected[0])
     assert ("pooler" in runtime.spec.image.outputs) == (family in OFFERS_POOLER)
 
 
-def test_equals_transformers(vectors: list[Arrays], expected: list[Arrays]) -> None:
-    for ours, theirs in zip(vectors, expected, strict=True):
-        for name, array in theirs.items():
-            assert ours[name].shape == array.shape, name
-            assert ours[name].dtype == np.float32, name
-            assert np.abs(ours[name] - array).max() <= 1e-4, name
-            assert _cosine(ours[name], array).min() >= 0.99999, name
+def test_equals_transformers(vectors: list[Outputs], expected: list[Outputs]) -> None:
+    assert_all_equal(vectors, expected)
 
 
-def test_photos_differ(vectors: list[Arrays]) -> None:
+def test_photos_differ(vectors: list[Outputs]) -> None:
     """Else parity would say nothing."""
-    assert _cosine(vectors[0]["mean"], vectors[1]["mean"]) < 0.999
+    assert cosine(vectors[0]["mean"], vectors[1]["mean"]) < 0.999
 
 
-def test_describes_what_it_gives(runtime: TorchRuntime, vectors: list[Arrays]) -> None:
+def test_describes_what_it_gives(runtime: TorchRuntime, vectors: list[Outputs]) -> None:
     tower = runtime.spec.image
     assert tower is not None
-    for name, array in vectors[0].items():
-        assert array.shape[-1] == tower.outputs[name]
-        assert array.ndim == (1 if name in POOLED else 2)
-        if array.ndim == 2:
-            assert array.shape[0] == tower.rows(name, (*tower.geometry.size, 3))
-
-
-def _cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
-    cosine: NDArray[np.float32] = (left * right).sum(-1) / norms
-    return cosine
+    assert_described(tower, vectors[0], (*tower.geometry.size, 3))

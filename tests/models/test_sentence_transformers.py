@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
@@ -22,6 +21,7 @@ from iei.inputs.tokens import encode
 from iei.models.sentence_transformers import Pipeline, read_pipeline
 from iei.models.spec import LoadRequest, TextTower
 from iei.models.weights import quiet
+from tests.models.parity import Vectors, assert_equal
 from tests.models.text_checkpoints import trained_folder, write_text_checkpoint
 
 TEXTS = (
@@ -30,7 +30,6 @@ TEXTS = (
     "Two photos of a rocket, and of a dog in it! " * 3,
     "CATS",
 )
-Vectors = NDArray[np.float32]
 
 
 def ours(folder: Path, texts: Sequence[str], *, prompt_name: str | None = None) -> Vectors:
@@ -48,13 +47,6 @@ def theirs(folder: Path, texts: Sequence[str], **options: Any) -> Vectors:
         model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     vectors: Vectors = model.encode(list(texts), show_progress_bar=False, **options)
     return vectors
-
-
-def assert_equal(left: Vectors, right: Vectors) -> None:
-    assert left.shape == right.shape
-    assert np.abs(left - right).max() <= 1e-4
-    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    assert ((left * right).sum(1) / norms).min() >= 0.99999
 
 
 def write(file: Path, content: Any) -> None:

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from iei.engine.runtimes.torch import TorchRuntime, load
 from iei.inputs.tokens import encode
-from iei.models.spec import POOLED, LoadRequest, TextTower
+from iei.models.spec import LoadRequest, TextTower
 from iei.models.weights import quiet
+from tests.models.parity import Outputs, assert_all_equal, assert_described, cosine
 from tests.models.text_checkpoints import TEXT_FAMILIES, write_text_checkpoint
-
-Arrays = dict[str, NDArray[np.float32]]
 
 TEXTS = (
     "the quick red fox jumps over the lazy dog",
@@ -51,12 +50,12 @@ def tower(runtime: TorchRuntime) -> TextTower:
 
 
 @pytest.fixture(scope="module")
-def vectors(runtime: TorchRuntime, tower: TextTower) -> list[Arrays]:
+def vectors(runtime: TorchRuntime, tower: TextTower) -> list[Outputs]:
     return runtime.run("text", [encode(text, tower) for text in TEXTS], list(tower.outputs))
 
 
 @pytest.fixture(scope="module")
-def expected(family: str, checkpoint: Path) -> list[Arrays]:
+def expected(family: str, checkpoint: Path) -> list[Outputs]:
     """transformers' tokenizer and model, one text at a time; poolings spelled out in numpy."""
     row = TEXT_FAMILIES[family]
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
@@ -71,7 +70,7 @@ def expected(family: str, checkpoint: Path) -> list[Arrays]:
     return answers
 
 
-def _poolings(family: str, tokens: NDArray[np.float32], pooled: torch.Tensor | None) -> Arrays:
+def _poolings(family: str, tokens: NDArray[np.float32], pooled: torch.Tensor | None) -> Outputs:
     outputs = {"mean": tokens.mean(0), "max": tokens.max(0), "last": tokens[-1], "tokens": tokens}
     if family not in NO_CLASS_TOKEN:
         outputs["cls"] = tokens[0]
@@ -80,28 +79,23 @@ def _poolings(family: str, tokens: NDArray[np.float32], pooled: torch.Tensor | N
     return outputs
 
 
-def test_offers_exactly_what_the_checkpoint_can_give(family: str, tower: TextTower, expected: list[Arrays]) -> None:
+def test_offers_exactly_what_the_checkpoint_can_give(family: str, tower: TextTower, expected: list[Outputs]) -> None:
     assert set(tower.outputs) == set(expected[0])
     assert ("pooler" in tower.outputs) == (family in OFFERS_POOLER)
     assert tower.pooling == "mean"
     assert tower.normalize
 
 
-def test_equals_transformers(vectors: list[Arrays], expected: list[Arrays]) -> None:
-    for ours, theirs in zip(vectors, expected, strict=True):
-        for name, array in theirs.items():
-            assert ours[name].shape == array.shape, name
-            assert ours[name].dtype == np.float32, name
-            assert np.abs(ours[name] - array).max() <= 1e-4, name
-            assert cosine(ours[name], array).min() >= 0.99999, name
+def test_equals_transformers(vectors: list[Outputs], expected: list[Outputs]) -> None:
+    assert_all_equal(vectors, expected)
 
 
-def test_texts_differ(vectors: list[Arrays]) -> None:
+def test_texts_differ(vectors: list[Outputs]) -> None:
     """Else parity would say nothing."""
     assert cosine(vectors[0]["mean"], vectors[1]["mean"]) < 0.999
 
 
-def test_company_makes_no_difference(runtime: TorchRuntime, tower: TextTower, vectors: list[Arrays]) -> None:
+def test_company_makes_no_difference(runtime: TorchRuntime, tower: TextTower, vectors: list[Outputs]) -> None:
     """Neither its size nor the padding that it brings."""
     rng = np.random.default_rng(0)
     text = encode(TEXTS[1], tower)
@@ -115,22 +109,11 @@ def test_company_makes_no_difference(runtime: TorchRuntime, tower: TextTower, ve
             assert np.abs(array - among[name]).max() <= 1e-5, name
 
 
-def test_describes_what_it_gives(tower: TextTower, vectors: list[Arrays]) -> None:
-    ids = encode(TEXTS[0], tower)
-    for name, array in vectors[0].items():
-        assert array.shape[-1] == tower.outputs[name]
-        assert array.ndim == (1 if name in POOLED else 2)
-        if array.ndim == 2:
-            assert array.shape[0] == tower.rows(name, ids.shape)
+def test_describes_what_it_gives(tower: TextTower, vectors: list[Outputs]) -> None:
+    assert_described(tower, vectors[0], encode(TEXTS[0], tower).shape)
 
 
 def test_the_longest_text_is_computed(runtime: TorchRuntime, tower: TextTower) -> None:
     ids = encode("the fox " * 100, tower, truncate=True)
     assert len(ids) == tower.max_tokens == 64
     assert np.isfinite(runtime.run("text", [ids], ["mean"])[0]["mean"]).all()
-
-
-def cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
-    result: NDArray[np.float32] = (left * right).sum(-1) / norms
-    return result
