@@ -12,15 +12,17 @@ from typing import Any, TypeVar
 import numpy as np
 import orjson
 from fastapi import APIRouter, Depends
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from iei import __version__
 from iei.dialects.kserve_binary import HEADER_LENGTH
-from iei.dialects.kserve_message import Call, Element, InferRequest, Output, read_call, write_response
+from iei.dialects.kserve_message import Call, Element, InferRequest, InferResponse, Output, read_call, write_response
 from iei.dialects.wire import (
-    SAMPLE,
+    SAMPLES,
     documented,
+    errors_as,
     json_list,
     json_response,
     media_type,
@@ -37,12 +39,16 @@ VERSION = "1"
 """Of every model: the protocol wants one, and here a model's revision is a matter of the server's settings."""
 
 
+class InferError(BaseModel):
+    error: str
+
+
 def error_body(error: IEIError) -> bytes:
     return orjson.dumps({"error": error.message})
 
 
 def router(embedder: Embedder) -> APIRouter:
-    routes = APIRouter(tags=["KServe V2"], prefix="/v2")
+    routes = APIRouter(tags=["KServe V2"], prefix="/v2", responses=errors_as(InferError))
 
     @routes.get("")
     async def server() -> dict[str, Any]:
@@ -84,7 +90,11 @@ def _model_routes(embedder: Embedder, served: Callable[..., Awaitable[str]]) -> 
         await embedder.describe(name)
         return {"name": name, "ready": ready}
 
-    @routes.post("/infer", openapi_extra=documented(InferRequest, _EXAMPLES))
+    @routes.post(
+        "/infer",
+        openapi_extra=documented(InferRequest, _examples(embedder.engine.default), _BINARY),
+        response_model=InferResponse,
+    )
     async def infer(request: Request, name: str = Depends(served)) -> Response:
         """Also takes binary tensors after the JSON (Inference-Header-Content-Length), or one image file as the body."""
         with one_kind_of_fault():
@@ -104,13 +114,12 @@ def _is_ready(embedder: Embedder) -> bool:
 
 
 def _metadata(spec: ModelSpec) -> dict[str, Any]:
-    sources = [name for name, tower in (("image", spec.image), ("text", spec.text)) if tower]
     return {
         "name": spec.name,
         "versions": [VERSION],
         "platform": spec.runtime,
         "inputs": [
-            *({"name": name, "datatype": "BYTES", "shape": [-1]} for name in sources),
+            *({"name": name, "datatype": "BYTES", "shape": [-1]} for name in spec.modalities),
             *({"name": name, "datatype": "BYTES", "shape": [1]} for name in _OPTIONS),
         ],
         "outputs": [
@@ -215,14 +224,29 @@ _OUTPUTS: Mapping[str, Callable[[Vectors, str], Awaitable[bytes | Vectors]]] = {
     "raw_embeddings": _as_it_is,
 }
 
-_EXAMPLES = {
-    "an image": {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [SAMPLE]}]},
-    "vectors as FP32, of length 1, by another pooling": {
-        "inputs": [
-            {"name": "image", "shape": [2], "datatype": "BYTES", "data": [SAMPLE, SAMPLE]},
-            {"name": "pooling_strategy", "shape": [1], "datatype": "BYTES", "data": ["max"]},
-            {"name": "normalize", "shape": [1], "datatype": "BYTES", "data": ["true"]},
-        ],
-        "outputs": [{"name": "embedding"}],
-    },
+_BINARY = {
+    "application/octet-stream": "The JSON, with binary tensors after it (Inference-Header-Content-Length); or an image",
+    "image/*": "The file of one image",
 }
+"""What else the body may be."""
+
+
+def _examples(spec: ModelSpec) -> dict[str, object]:
+    examples: dict[str, object] = {}
+    for modality in spec.modalities:
+        tower = spec.tower_for(modality)
+        assert tower is not None
+        examples[f"one {modality}"] = {"inputs": [_tensor(modality, SAMPLES[modality][0])]}
+        examples[f"two {modality}s: vectors as FP32, of length 1, by a pooling of one's choice"] = {
+            "inputs": [
+                _tensor(modality, *SAMPLES[modality]),
+                _tensor("pooling_strategy", tower.pooling),
+                _tensor("normalize", "true"),
+            ],
+            "outputs": [{"name": "embedding"}],
+        }
+    return examples
+
+
+def _tensor(name: str, *elements: str) -> dict[str, object]:
+    return {"name": name, "shape": [len(elements)], "datatype": "BYTES", "data": elements}

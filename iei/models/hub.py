@@ -171,7 +171,7 @@ def _remember(revision: str, folder: Path) -> None:
 
 def _cached(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
     """The copy of an earlier start. Raises LocalEntryNotFoundError where there is no whole one."""
-    wanted = [*DESCRIPTIONS, *SAFETENSORS]
+    wanted = [*DESCRIPTIONS, *SAFETENSORS, *(f"*_Dense/{name}" for name in SAFETENSORS)]
     folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted, local_files_only=True))
     files = [file.name for file in folder.iterdir()]
     if not any(_match(file, (*SAFETENSORS, *PICKLES)) for file in files):

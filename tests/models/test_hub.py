@@ -177,8 +177,11 @@ def test_a_load_that_prefers_the_cache_asks_nobody(hub: FakeHub, client: Client,
 
 
 def test_a_cache_that_lacks_a_file_is_completed(hub: FakeHub, client: Client, tiny: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tiny / "2_Dense").mkdir(exist_ok=True)
+        (tiny / "2_Dense" / name).write_text("{}")
     hub.add("someone/tiny", tiny)
-    for missing in NEEDED:
+    for missing in NEEDED | {"2_Dense/model.safetensors"}:
         (client.fetch("someone/tiny") / missing).unlink()
         assert (client.fetch("someone/tiny", prefer_cache=True) / missing).is_file()
 
