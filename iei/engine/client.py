@@ -31,6 +31,7 @@ from iei.settings import Settings
 SPEC_BYTES = 64 * 1024
 ERROR_BYTES = 512
 """Room for the text of an error, where vectors need less."""
+RESTARTING = "the engine is not there: it is being restarted"
 ARRIVAL_S = 3600.0
 """How long a worker waits for a model to be downloaded and loaded. Those who asked for it wait as long as they like."""
 
@@ -81,7 +82,9 @@ class EngineClient:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 return await asyncio.shield(self._question(model))  # whoever gives up leaves it to the others
         except TimeoutError:
-            raise Overloaded(f"{model} is still being loaded: try again later") from None
+            if self.ready:
+                raise Overloaded(f"{model} is still being loaded: try again later") from None
+            raise Unhealthy(RESTARTING) from None
 
     def _question(self, model: str) -> asyncio.Task[ModelSpec]:
         """One for all who ask for the model: it holds a slot, for as long as a download may take."""
@@ -141,7 +144,7 @@ class EngineClient:
         except TimeoutError:
             if link.up:
                 raise Overloaded("the model did not come to this input in time (IEI_REQUEST_TIMEOUT_S)") from None
-            raise Unhealthy("the engine is not there: it is being restarted") from None
+            raise Unhealthy(RESTARTING) from None
         if reply.status == Status.OK:
             return reply, written
         text = written.decode(errors="ignore")  # cut to fit its slot, perhaps within a character

@@ -150,24 +150,33 @@ class Residents:
                 work(index)
             except StartupError as error:
                 log.error("%s can't be loaded: %s", name, error)
-                self._ended.append((index, None))
+                self._end(index)
             except Exception:
                 log.exception("loading %s failed", name)
-                self._ended.append((index, None))
-            os.write(self._wake, b"\0")
+                self._end(index)
 
-        threading.Thread(target=attempt, name=f"loader of {name}", daemon=True).start()
+        try:
+            threading.Thread(target=attempt, name=f"loader of {name}", daemon=True).start()
+        except RuntimeError as error:  # no thread to be had, for now
+            log.error("%s can't be loaded: %s", name, error)
+            self._end(index)
 
     def _fetch(self, index: int) -> None:
         self._loader.fetch(replace(self._requests[index], prefer_cache=index in self._known))
         self._fetched.append(index)
+        os.write(self._wake, b"\0")
 
     def _load(self, index: int) -> None:
         self._deaths[index] = min(self._deaths[index] + 1, MOST_DEATHS)
         try:
-            self._ended.append((index, self._timed_load(index, prefer_cache=True)))  # it has just been fetched
+            runtime = self._timed_load(index, prefer_cache=True)  # it has just been fetched
         finally:
             self._deaths[index] = 0  # only a process that has died of it does not come here
+        self._end(index, runtime)
+
+    def _end(self, index: int, runtime: Runtime | None = None) -> None:
+        self._ended.append((index, runtime))
+        os.write(self._wake, b"\0")
 
     def _timed_load(self, index: int, *, prefer_cache: bool) -> Runtime:
         request = replace(self._requests[index], prefer_cache=prefer_cache)

@@ -402,6 +402,8 @@ def test_without_anybody_who_starts_engines_the_log_says_what_to_do(
         await client.start()
         await until(lambda: bool(caplog.records))
         assert not client.ready
+        with pytest.raises(Unhealthy, match="not there"):
+            await client.describe("second", deadline=time.monotonic())
         await client.stop()
 
     asyncio.run(scenario())
@@ -417,5 +419,20 @@ def test_a_model_that_made_room_for_another_comes_back_when_needed(engines: Know
             for spec in (*specs, *specs):  # two fit
                 result = await client.run(spec, "image", picture(8), ("mean",), deadline=deadline)
                 assert_answered(8, result)
+
+    asyncio.run(scenario())
+
+
+def test_more_models_in_demand_than_fit_take_turns(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            specs = [replace(SPEC, name=name) for name in ("known", "second", "third")]
+            jobs = [
+                client.run(spec, "image", picture(value), ("mean",), deadline=in_20_s())
+                for value in range(20)
+                for spec in specs
+            ]
+            for number, result in enumerate(await asyncio.gather(*jobs)):
+                assert_answered(number // len(specs), result)
 
     asyncio.run(scenario())

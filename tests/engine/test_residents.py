@@ -189,6 +189,20 @@ def test_a_failure_is_logged_once_and_remembered(loader: ToldLoader, caplog: pyt
     assert them.request(C)
 
 
+def test_a_machine_without_threads_loads_nothing_and_goes_on(
+    loader: ToldLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    them = residents(loader)
+    them.load_first(1)
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    them.request(B)
+    assert wait(them) == [B]
+    assert loaded(them) == {A}
+
+
 def test_a_model_is_tried_again_later(loader: ToldLoader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iei.engine.residents.RETRY_AFTER_S", 0.0)
     loader.broken.add("b")
