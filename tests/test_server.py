@@ -107,7 +107,7 @@ from tests.engine.runtimes_for_tests import SPEC, mean_colour
 import httpx
 
 class Known:
-    ready = True
+    ready, default = True, SPEC
     async def start(self): ...
     async def stop(self): ...
     async def describe(self, model, *, deadline): return SPEC

@@ -81,6 +81,21 @@ class InferRequest(BaseModel):
     parameters: Annotated[RequestParameters, Optional] = RequestParameters()
 
 
+class OutputTensor(BaseModel):
+    name: str
+    datatype: Literal["BYTES", "FP32"]
+    shape: list[int]
+    data: list[str] | list[float] | None = None
+    parameters: TensorParameters | None = None
+
+
+class InferResponse(BaseModel):
+    model_name: str
+    model_version: str
+    id: str
+    outputs: list[OutputTensor]
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A request, in whatever form it came."""

@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei.dialects.wire import (
-    SAMPLE,
+    SAMPLES,
     ListOf,
     Optional,
     documented,
+    errors_as,
     json_list,
     json_response,
     one_or_more,
@@ -25,6 +26,7 @@ from iei.dialects.wire import (
     timing_headers,
 )
 from iei.errors import IEIError
+from iei.models.spec import ModelSpec
 from iei.service import Embedder, ImageInput, Options
 
 EmbeddingType = Literal["cls_token", "patch_features"]
@@ -58,14 +60,31 @@ class PredictRequest(BaseModel):
     """What is wanted; one name may come without a list."""
 
 
+class Prediction(BaseModel):
+    """What was wanted of an image."""
+
+    cls_token: list[float] | None = None
+    patch_features: list[list[float]] | None = None
+
+
+class PredictError(BaseModel):
+    detail: str
+
+
 def error_body(error: IEIError) -> bytes:
     return orjson.dumps({"detail": error.message})
 
 
 def router(embedder: Embedder) -> APIRouter:
-    routes = APIRouter(tags=["LitServe"])
+    routes = APIRouter(tags=["LitServe"], responses=errors_as(PredictError))
+    default = embedder.engine.default
 
-    @routes.post("/predict", openapi_extra=documented(PredictRequest, _EXAMPLES))
+    @routes.post(
+        "/predict",
+        openapi_extra=documented(PredictRequest, _examples(default)),
+        response_model=Prediction | list[Prediction],
+        include_in_schema=default.image is not None,
+    )
     async def predict(request: Request) -> Response:
         """One object with what is wanted of an image, or a list of them for a list. Nothing is ever normalised."""
         body = await parsed(request, PredictRequest)
@@ -86,10 +105,9 @@ def router(embedder: Embedder) -> APIRouter:
     return routes
 
 
-_EXAMPLES = {
-    "the class token of an image": {"image_data": SAMPLE},
-    "class token and patches of two images": {
-        "image_data": [SAMPLE, SAMPLE],
-        "embedding_types": ["cls_token", "patch_features"],
-    },
-}
+def _examples(spec: ModelSpec) -> dict[str, object]:
+    offered = [name for name, output in _OUTPUTS.items() if spec.image and output in spec.image.outputs]
+    return {
+        "one image": {"image_data": SAMPLES["image"][0], "embedding_types": offered[:1]},
+        "two images": {"image_data": SAMPLES["image"], "embedding_types": offered},
+    }

@@ -19,10 +19,11 @@ from starlette.responses import Response
 
 from iei.dialects.items import TextOptions, input_of
 from iei.dialects.wire import (
-    SAMPLE,
+    SAMPLES,
     AnyCase,
     ListOf,
     documented,
+    errors_as,
     json_list,
     json_response,
     one_kind_of_fault,
@@ -30,7 +31,7 @@ from iei.dialects.wire import (
     timing_headers,
 )
 from iei.errors import IEIError, InvalidField, ModelNotFound, Overloaded
-from iei.models.spec import Modality
+from iei.models.spec import Modality, ModelSpec
 from iei.service import Embedder, Embeddings, ImageInput, Options, Vectors
 
 Encoding = Literal["float", "base64"]
@@ -95,8 +96,57 @@ class EmbeddingsRequest(TextOptions):
     """What the strings are, for a model that takes both. Default: data URIs of images are images, the rest is text."""
 
 
+Written = list[float] | str
+"""A vector, as `encoding_format` says."""
+
+
+class Vector(BaseModel):
+    object: Literal["embedding"]
+    index: int
+    embedding: Written
+
+
+class NamedVectors(BaseModel):
+    """Of an image given as an object: its class token, and the mean of its patches."""
+
+    object: Literal["embedding"]
+    index: int
+    embeddings: dict[Literal["cls", "mean"], Written]
+
+
+class Tokens(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Images(BaseModel):
+    input_images: int
+    embedding_dim: int
+
+
+class EmbeddingsResponse(BaseModel):
+    object: Literal["list"]
+    data: list[Vector] | list[NamedVectors]
+    model: str
+    usage: Tokens | Images
+
+
+class ErrorFields(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class EmbeddingsError(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    error: ErrorFields
+    detail: str
+    """The message once more, for clients of Imbeddings."""
+
+
 def error_body(error: IEIError) -> bytes:
-    """`detail` repeats the message for clients of Imbeddings."""
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
     fields = {"message": error.message, "type": _type_of(error.status), "param": error.field, "code": code}
     return orjson.dumps({"error": fields, "detail": error.message})
@@ -112,11 +162,14 @@ def _type_of(status: int) -> str:
 
 
 def router(embedder: Embedder) -> APIRouter:
-    routes = APIRouter(tags=["OpenAI"], prefix="/v1")
+    routes = APIRouter(tags=["OpenAI"], prefix="/v1", responses=errors_as(EmbeddingsError))
     created = int(time.time())
-    default = embedder.catalog.names[0]
 
-    @routes.post("/embeddings", openapi_extra=documented(EmbeddingsRequest, _examples(default)))
+    @routes.post(
+        "/embeddings",
+        openapi_extra=documented(EmbeddingsRequest, _examples(embedder.engine.default)),
+        response_model=EmbeddingsResponse,
+    )
     async def embeddings(request: Request) -> Response:
         """One vector per input, of length 1; of images given as objects, two: `cls` and `mean`."""
         with one_kind_of_fault():
@@ -198,14 +251,18 @@ def _base64(vector: Vectors) -> str:
 _WRITTEN: dict[Encoding, Callable[[Vectors], str | Vectors]] = {"float": np.asarray, "base64": _base64}
 
 
-def _examples(model: str) -> dict[str, object]:
-    return {
-        "images, as in OpenAI's API": {"model": model, "input": [SAMPLE, SAMPLE], "modality": "image"},
-        "vectors as base64, as OpenAI's client asks for them": {
-            "model": model,
-            "input": SAMPLE,
-            "encoding_format": "base64",
-            "dimensions": 8,
-        },
-        "images, as in Imbeddings": {"model": model, "input": [{"type": "image", "image_base64": SAMPLE}]},
+def _examples(spec: ModelSpec) -> dict[str, object]:
+    model = {"model": spec.name}
+    examples: dict[str, object] = {
+        f"{modality}s, as in OpenAI's API": {**model, "input": SAMPLES[modality]} for modality in spec.modalities
     }
+    examples["vectors as base64, as OpenAI's client asks for them"] = {
+        **model,
+        "input": SAMPLES[spec.modalities[0]][0],
+        "encoding_format": "base64",
+        "dimensions": 8,
+    }
+    if spec.image and spec.image.outputs.keys() >= set(_IMBEDDINGS.values()):
+        image = {"type": "image", "image_base64": SAMPLES["image"][0]}
+        examples["images, as in Imbeddings"] = {**model, "input": [image]}
+    return examples

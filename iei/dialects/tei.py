@@ -17,11 +17,12 @@ from starlette.responses import Response
 from iei import __version__
 from iei.dialects.items import TextOptions, input_of
 from iei.dialects.wire import (
-    SAMPLE,
+    SAMPLES,
     AnyCase,
     ListOf,
     Strings,
     documented,
+    errors_as,
     json_list,
     json_response,
     parsed,
@@ -31,7 +32,7 @@ from iei.dialects.wire import (
 from iei.errors import EmptyInput, IEIError, InvalidInputs, Unhealthy
 from iei.inputs import tokens
 from iei.models.catalog import served_name
-from iei.models.spec import POOLED, ROWS, Modality, Pooling, TextTower
+from iei.models.spec import POOLED, ROWS, Modality, ModelSpec, Pooling, TextTower
 from iei.service import Embedder
 
 
@@ -83,13 +84,24 @@ class DecodeRequest(BaseModel):
     skip_special_tokens: bool = True
 
 
+class EmbedError(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    error: str
+    error_type: str
+    """`Empty`, `Validation`, `Overloaded`, `Unhealthy` or `Backend`."""
+    detail: str
+    """The message once more, for clients of the original IEI."""
+
+
 def error_body(error: IEIError) -> bytes:
-    """`detail` repeats the message for clients of the original IEI."""
     return orjson.dumps({"error": error.message, "error_type": error.error_type, "detail": error.message})
 
 
 def router(embedder: Embedder) -> APIRouter:
-    routes = APIRouter(tags=["IEI and text-embeddings-inference"])
+    routes = APIRouter(tags=["IEI and text-embeddings-inference"], responses=errors_as(EmbedError))
+    default = embedder.engine.default
+    embed_body = documented(EmbedRequest, _examples(default))
 
     async def embedded(body: EmbedRequest, outputs: tuple[str, ...]) -> Response:
         spec = await embedder.describe()
@@ -98,24 +110,22 @@ def router(embedder: Embedder) -> APIRouter:
         embeddings = await embedder.embed(inputs, options)
         return await vectors_response([item.vector for item in embeddings.items], embeddings)
 
-    @routes.post("/embed", openapi_extra=documented(EmbedRequest, _EXAMPLES), response_model=list[list[float]])
-    @routes.post("/", openapi_extra=documented(EmbedRequest, _EXAMPLES), response_model=list[list[float]])
-    @routes.post("/invocations", openapi_extra=documented(EmbedRequest, _EXAMPLES), response_model=list[list[float]])
+    @routes.post("/embed", openapi_extra=embed_body, response_model=list[list[float]])
+    @routes.post("/", openapi_extra=embed_body, response_model=list[list[float]])
+    @routes.post("/invocations", openapi_extra=embed_body, response_model=list[list[float]])
     async def embed(request: Request) -> Response:
         """One vector per input, in the order of the inputs."""
         body = await parsed(request, EmbedRequest)
         return await embedded(body, (body.pooling or "default",))
 
-    @routes.post(
-        "/embed_all", openapi_extra=documented(EmbedRequest, _EXAMPLES), response_model=list[list[list[float]]]
-    )
+    @routes.post("/embed_all", openapi_extra=embed_body, response_model=list[list[list[float]]])
     async def embed_all(request: Request) -> Response:
         """One vector per token of each input: class, register and patch tokens, or positions, or tokens of a text."""
         return await embedded(await parsed(request, EmbedRequest), ("tokens",))
 
     @routes.post(
         "/similarity",
-        openapi_extra=documented(SimilarityRequest, {"two sentences compared with a third": _SIMILARITY}),
+        openapi_extra=documented(SimilarityRequest, _comparisons(default)),
         response_model=list[float],
     )
     async def similarity(request: Request) -> Response:
@@ -138,6 +148,7 @@ def router(embedder: Embedder) -> APIRouter:
         "/tokenize",
         openapi_extra=documented(TokenizeRequest, {"a text": {"inputs": "A cat on a mat"}}),
         response_model=list[list[tokens.Token]],
+        include_in_schema=default.text is not None,
     )
     async def tokenize(request: Request) -> Response:
         """The tokens of each text."""
@@ -154,6 +165,7 @@ def router(embedder: Embedder) -> APIRouter:
         "/decode",
         openapi_extra=documented(DecodeRequest, {"the tokens of a text": {"ids": [1, 2, 3]}}),
         response_model=list[str],
+        include_in_schema=default.text is not None,
     )
     async def decode(request: Request) -> Response:
         """The text of each list of token ids."""
@@ -226,13 +238,20 @@ _LIMITS = (
 )
 """Settings that clients meet."""
 
-_EXAMPLES = {
-    "one image": {"inputs": SAMPLE},
-    "two images, each vector of length 1": {"inputs": [SAMPLE, SAMPLE], "normalize": True},
-}
-_SIMILARITY = {
-    "inputs": {
-        "source_sentence": "A cat sits on a mat",
-        "sentences": ["A kitten is lying on a rug", "Shares fell sharply on Monday"],
+
+def _examples(spec: ModelSpec) -> dict[str, object]:
+    examples: dict[str, object] = {}
+    for modality in spec.modalities:
+        items = SAMPLES[modality]
+        examples[f"one {modality}"] = {"inputs": items[0]}
+        examples[f"two {modality}s, each vector of length 1"] = {"inputs": items, "normalize": True}
+    return examples
+
+
+def _comparisons(spec: ModelSpec) -> dict[str, object]:
+    return {
+        f"two {modality}s compared with another": {
+            "inputs": {"source_sentence": SAMPLES[modality][0], "sentences": SAMPLES[modality]}
+        }
+        for modality in spec.modalities
     }
-}

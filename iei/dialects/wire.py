@@ -16,18 +16,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei.errors import InvalidField, InvalidInput, MalformedBody, UnsupportedMediaType
+from iei.models.spec import Modality
 from iei.service import Embeddings
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 JSON = "application/json"
-SAMPLE = (
+
+_PICTURE = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQMAAAD+wSzIAAAABlBMVEXIPCgoWqD5V/"
     "YuAAAAGElEQVR42mNgYGBkYmJiYeJgEmBSYHIAAAHTAIw5zihvAAAAAElFTkSuQmCC"
 )
-"""A picture of 8×8 pixels, for examples that run."""
+"""8×8 pixels."""
+
+SAMPLES: Mapping[Modality, tuple[str, str]] = {
+    "image": (_PICTURE, _PICTURE),
+    "text": ("A cat sits on a mat", "A kitten is lying on a rug"),
+}
+"""Two inputs of each kind, for examples that run."""
 
 ListOf = Annotated[list[T], Field(fail_fast=True)]
 """A client's list: its first element of a wrong type ends the checking.
@@ -120,15 +128,29 @@ def _fault(message: str) -> str:
     return message.removeprefix("Value error, ")
 
 
-def documented(model: type[BaseModel], examples: Mapping[str, object], media: str = JSON) -> dict[str, Any]:
-    """The `openapi_extra` of a route that reads its body with `parsed`, with example bodies by what they show."""
+def documented(
+    model: type[BaseModel], examples: Mapping[str, object], binary: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The `openapi_extra` of a route that reads its body with `parsed`.
+
+    Args:
+        examples: bodies, by what they show.
+        binary: other media types that the route takes, with what their bytes are.
+    """
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
-    content = {
+    json_body = {
         "schema": _inlined(schema, definitions),
         "examples": {summary: {"summary": summary, "value": value} for summary, value in examples.items()},
     }
-    return {"requestBody": {"required": True, "content": {media: content}}}
+    bytes_of = {"type": "string", "format": "binary"}
+    others = {media: {"schema": {**bytes_of, "description": text}} for media, text in (binary or {}).items()}
+    return {"requestBody": {"required": True, "content": {JSON: json_body, **others}}}
+
+
+def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a dialect's routes: every error has one shape. FastAPI documents its own otherwise."""
+    return {"default": {"model": model, "description": "An error"}}
 
 
 def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:

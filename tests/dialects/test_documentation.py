@@ -1,12 +1,24 @@
-"""The OpenAPI page shows every route, with examples that run."""
+"""The OpenAPI page shows every route, with examples that run and answers that look as they should."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import TypeAdapter
+from starlette.testclient import TestClient
 
+from iei.app import create_app
+from iei.dialects.kserve_message import InferResponse
+from iei.dialects.litserve import Prediction
+from iei.dialects.openai import EmbeddingsResponse
+from iei.engine.inprocess import InProcessEngine
+from iei.engine.runtimes.torch import load
+from iei.models.catalog import load_requests
+from iei.settings import Settings
+from tests.models.text_checkpoints import trained_folder
 from tests.servers import Server
 
 DOCUMENTED = {
@@ -49,21 +61,73 @@ def test_every_route_is_documented(document: dict[str, Any]) -> None:
     assert routes >= DOCUMENTED
 
 
-def test_every_example_runs(text_server: Server, document: dict[str, Any]) -> None:
-    model = httpx.get(f"{text_server.url}/v1/models").json()["data"][0]["id"]
-    answers = {}
+ANSWERS: dict[str, Any] = {
+    "/embed": list[list[float]],
+    "/embed_all": list[list[list[float]]],
+    "/similarity": list[float],
+    "/v1/embeddings": EmbeddingsResponse,
+    "/v2/models/{model}/infer": InferResponse,
+    "/predict": Prediction | list[Prediction],
+}
+"""Routes with examples → what the page says of their answers."""
+
+
+@pytest.fixture(params=["image", "image of any size", "text and image", "text"])
+def client(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    """Of servers whose default model takes this."""
+    if request.param == "text":
+        settings = Settings(model=str(trained_folder()), model_name="minilm", threads=1)
+        with TestClient(create_app(settings, InProcessEngine(load(load_requests(settings, "cpu")[0])))) as client:
+            yield client
+    else:
+        fixture = {"image": "demo_server", "image of any size": "zoo_server", "text and image": "text_server"}
+        with httpx.Client(base_url=request.getfixturevalue(fixture[request.param]).url, timeout=60) as client:
+            yield client
+
+
+def test_every_example_runs_and_its_answer_is_as_documented(client: httpx.Client) -> None:
+    model = client.get("/v1/models").json()["data"][0]["id"]
+    document = client.get("/openapi.json").json()
+    answered = set()
     for path, methods in document["paths"].items():
-        url = text_server.url + path.format(model=model, version="1")
+        url = path.format(model=model, version="1")
         for method, route in methods.items():
-            examples = route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("examples", {})
-            assert examples or method == "get", f"{method} {path} has no example"
-            for summary, example in examples.items():
-                answers[f"{method} {path}: {summary}"] = httpx.request(method, url, json=example["value"], timeout=60)
             if method == "get":
-                answers[f"{method} {path}"] = httpx.get(url, timeout=60)
-    failed = {name: answer.text for name, answer in answers.items() if answer.status_code != 200}
-    assert not failed
-    assert len(answers) > len(DOCUMENTED)
+                assert client.get(url).status_code == 200, path
+                continue
+            examples = route["requestBody"]["content"]["application/json"]["examples"]
+            assert examples, f"{path} has no example"
+            for summary, example in examples.items():
+                response = client.request(method, url, json=example["value"])
+                assert response.status_code == 200, f"{path}, {summary}: {response.text}"
+                if path in ANSWERS:
+                    answered.add(path)
+                    adapter = TypeAdapter(ANSWERS[path])
+                    answer = response.json()
+                    assert adapter.dump_python(adapter.validate_python(answer), exclude_unset=True) == answer, path
+    assert answered >= ANSWERS.keys() - {"/predict"}
+
+
+def test_what_a_model_can_never_answer_is_not_shown(demo_server: Server, document: dict[str, Any]) -> None:
+    shown = httpx.get(f"{demo_server.url}/openapi.json").json()["paths"].keys()
+    assert document["paths"].keys() - shown == {"/tokenize", "/decode"}
+
+
+def test_errors_are_documented_in_the_shape_of_their_dialect(text_server: Server, document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    for path, methods in document["paths"].items():
+        for route in methods.values():
+            schema = route["responses"]["default"]["content"]["application/json"]["schema"]
+            fields = schemas[schema["$ref"].rpartition("/")[2]]["properties"].keys()
+            if "post" in methods:
+                response = httpx.post(text_server.url + path.format(model="none", version="1"), content=b"{")
+                assert response.json().keys() == fields, path
+
+
+def test_bodies_that_are_no_json_are_documented(document: dict[str, Any]) -> None:
+    content = document["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]["content"]
+    assert content.keys() == {"application/json", "application/octet-stream", "image/*"}
 
 
 def test_schemas_refer_to_what_is_there(document: dict[str, Any]) -> None:
