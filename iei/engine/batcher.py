@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import sys
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iei.engine.runtimes import MAX_TOKENS
-from iei.models.spec import Modality
+from iei.models.spec import Modality, ModelSpec
 
 P = TypeVar("P")
 
@@ -39,6 +40,8 @@ class Job(Generic[P]):
     payload: P
     length: int = 0
     """Tokens, where inputs of a key may differ in length: a batch is then made of similar ones."""
+    most: int = sys.maxsize
+    """Most jobs in a batch of its key, where that is fewer than usual: `most_together`."""
     alone: bool = False
     """Never batched: a suspect, whose company an engine has died in."""
     cancelled: bool = False
@@ -112,7 +115,8 @@ class Batcher(Generic[P]):
         return turn
 
     def _take_oldest(self, group: deque[Job[P]], now: float, turn: Turn[P]) -> None:
-        while group and len(turn.batch) < self.max_batch:
+        most = min(self.max_batch, group[0].most)
+        while group and len(turn.batch) < most:
             job = group.popleft()
             _destination(job, now, turn, alive=turn.batch).append(job)
 
@@ -151,3 +155,11 @@ def _destination(job: Job[P], now: float, turn: Turn[P], alive: list[Job[P]]) ->
 def batch_key(model: int, modality: Modality, array: npt.NDArray[np.generic]) -> Hashable:
     """Equal for inputs that can share a forward: texts of one model, or pictures of one model and shape."""
     return model, modality, None if modality == "text" else (array.shape, array.dtype)
+
+
+def most_together(spec: ModelSpec, modality: Modality, array: npt.NDArray[np.generic]) -> int:
+    """How many pictures like this one a forward may take: no more pixels than `max_batch` of the model's own size."""
+    if modality == "text" or spec.image is None:
+        return spec.max_batch
+    height, width = spec.image.geometry.size
+    return max(1, spec.max_batch * height * width * 3 // max(1, array.size))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iei.engine.api import Result
-from iei.engine.batcher import Batcher, Job, batch_key
+from iei.engine.batcher import Batcher, Job, batch_key, most_together
 from iei.engine.execute import Failure, Outcome, Task, execute
 from iei.engine.runtimes import DeviceLost, Runtime
 from iei.errors import BackendFailed, ModelNotFound, Overloaded, Unhealthy
@@ -79,6 +79,7 @@ class InProcessEngine:
             deadline=deadline,
             payload=Waiting(Task(array, tuple(outputs)), modality, self._loop.create_future()),
             length=len(array) if modality == "text" else 0,
+            most=most_together(spec, modality, array),
         )
         with self._changed:
             self._batcher.add(job, time.monotonic())

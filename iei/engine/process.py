@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from iei.engine.batcher import Batcher, Job, Turn, batch_key
+from iei.engine.batcher import Batcher, Job, Turn, batch_key, most_together
 from iei.engine.config import EngineConfig
 from iei.engine.connection import Connection
 from iei.engine.execute import Failure, Task, execute
@@ -135,6 +135,7 @@ class EngineProcess:
             if frame.kind == Kind.DESCRIBE:
                 self._answer(job, Status.OK, runtime.spec.to_json())
             else:
+                job.most = most_together(runtime.spec, MODALITIES[frame.modality], job.payload.task.array)
                 self._batcher.add(job, time.monotonic())
         elif self._residents.request(frame.model):
             self._parked[frame.model].append(job)

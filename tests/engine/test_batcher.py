@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from iei.engine.batcher import Batcher, Job, Turn, batch_key
+from iei.engine.batcher import Batcher, Job, Turn, batch_key, most_together
+from tests.engine.runtimes_for_tests import SPEC
 
 FOREVER = 1e9
 
@@ -114,6 +115,18 @@ def test_padding_counts_towards_the_most_tokens_of_a_batch() -> None:
 
 def test_one_text_longer_than_the_most_tokens_still_runs() -> None:
     assert ids(filled(Batcher(8, max_tokens=100), job(1, length=400)).next(0.0).batch) == [1]
+
+
+def test_large_pictures_make_smaller_batches() -> None:
+    def most(height: int, width: int) -> int:
+        return most_together(SPEC, "image", np.zeros((height, width, 3), np.uint8))
+
+    assert SPEC.max_batch == 4
+    assert (most(8, 8), most(16, 8), most(16, 16), most(80, 80)) == (4, 2, 1, 1)
+    assert most_together(SPEC, "text", np.zeros(1000, np.int32)) == 4
+    batcher = filled(Batcher(8), *(job(number, most=2) for number in range(5)))
+    assert [len(batcher.next(0.0).batch) for _ in range(3)] == [2, 2, 1]
+    assert len(filled(Batcher(3), *(job(number, most=5) for number in range(5))).next(0.0).batch) == 3
 
 
 def test_the_oldest_job_is_known() -> None:
