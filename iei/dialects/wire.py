@@ -93,7 +93,7 @@ def validated(body: bytes, model: type[M]) -> M:
         if any(fault["type"] == "json_invalid" for fault in faults):
             raise MalformedBody(f"the body is not JSON: {faults[0]['msg']}") from None
         raise InvalidField(
-            "; ".join(f"{_place(fault['loc'])}: {_fault(fault['msg'])}" for fault in faults[:20]),
+            "; ".join(f"{_place(fault['loc'])}: {_fault(fault['msg'])}" for fault in faults),
             field=str(faults[0]["loc"][0]) if faults[0]["loc"] else None,
         ) from None
 

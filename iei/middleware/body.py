@@ -74,7 +74,9 @@ class Unpack:
             if encoding not in ("gzip", "deflate"):
                 raise UnsupportedMediaType(f"Content-Encoding may be gzip or deflate, and not {encoding[:60]!r}")
             packed = unpacker.unconsumed_tail
-            if not full:
+            if full:
+                await asyncio.sleep(0)  # a piece takes 2 ms: let others have the event loop in between
+            else:
                 message = await receive()
                 if message["type"] != "http.request":
                     return message
