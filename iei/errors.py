@@ -95,7 +95,7 @@ class Overloaded(IEIError):
 
 
 class Unhealthy(IEIError):
-    """The engine is not there, or was lost twice while it ran this input."""
+    """The engine is not there, can't load the model, or was lost twice while it ran this input."""
 
     status, error_type, retry_after_s = 503, "Unhealthy", 5
 
