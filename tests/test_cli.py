@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from iei.cli import main
 from iei.models.catalog import catalog
-from iei.serve import summary
 from iei.settings import Settings
-from tests.engine.runtimes_for_tests import SPEC
 
 
 @pytest.fixture
@@ -57,9 +53,3 @@ def test_flags_for_one_model_and_for_several_exclude_each_other(served: list[Set
     with pytest.raises(SystemExit, match="--models takes the place of --model"):
         main(["serve", "--demo", "--models", "a=org/one"])
     assert not served
-
-
-def test_the_summary_calls_untrained_what_is() -> None:
-    settings = Settings(model="org/vit")
-    assert "UNTRAINED" in summary(replace(SPEC, name="mine", id="demo"), settings, [])
-    assert "UNTRAINED" not in summary(replace(SPEC, name="demo", id="org/vit"), settings, [])

@@ -73,8 +73,8 @@ class Unpack:
             nonlocal more_body, full
             if encoding not in ("gzip", "deflate"):
                 raise UnsupportedMediaType(f"Content-Encoding may be gzip or deflate, and not {encoding[:60]!r}")
-            packed = unpacker.unconsumed_tail
             if full:
+                packed = unpacker.unconsumed_tail
                 await asyncio.sleep(0)  # a piece takes 2 ms: let others have the event loop in between
             else:
                 message = await receive()
