@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from iei.dialects.wire import AnyCase
+from iei.dialects.fields import AnyCase
 from iei.models.spec import Modality, ModelSpec
 from iei.service import ImageInput, Input, Options, TextInput
 

@@ -19,16 +19,8 @@ from starlette.responses import Response
 from iei import __version__
 from iei.dialects.kserve_binary import HEADER_LENGTH
 from iei.dialects.kserve_message import Call, Element, InferRequest, InferResponse, Output, read_call, write_response
-from iei.dialects.wire import (
-    SAMPLES,
-    documented,
-    errors_as,
-    json_list,
-    json_response,
-    media_type,
-    one_kind_of_fault,
-    timing_headers,
-)
+from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.wire import json_list, json_response, media_type, one_kind_of_fault, timing_headers
 from iei.errors import IEIError, InvalidInput, ModelNotFound, Unhealthy
 from iei.models.spec import POOLED, ModelSpec
 from iei.service import Embedder, ImageInput, Input, Options, TextInput, Vectors

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from iei.dialects.fields import ListOf, OrNull
 from iei.dialects.kserve_binary import (
     HEADER_LENGTH,
     decode_bools,
@@ -23,7 +24,7 @@ from iei.dialects.kserve_binary import (
     split_message,
     split_tensors,
 )
-from iei.dialects.wire import ListOf, Optional, is_json, json_list, validated
+from iei.dialects.wire import is_json, json_list, validated
 from iei.errors import InvalidInput, MalformedBody
 from iei.service import Vectors
 
@@ -46,7 +47,7 @@ class InputTensor(BaseModel):
     shape: ListOf[Annotated[int, Field(ge=0)]]
     datatype: Literal["BYTES", "BOOL"]
     """BYTES; `normalize` and `include_raw` may be BOOL."""
-    parameters: Annotated[TensorParameters, Optional] = TensorParameters()
+    parameters: Annotated[TensorParameters, OrNull] = TensorParameters()
     data: list[Any] | None = None
     """The elements, flat or nested, unless they follow the JSON in binary."""
 
@@ -60,13 +61,13 @@ class RequestedOutput(BaseModel):
 
     name: str
     """`output`, `embedding` or `raw_embeddings`."""
-    parameters: Annotated[OutputParameters, Optional] = OutputParameters()
+    parameters: Annotated[OutputParameters, OrNull] = OutputParameters()
 
 
 class RequestParameters(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    binary_data_output: Annotated[bool, Optional] = False
+    binary_data_output: Annotated[bool, OrNull] = False
     """Whether outputs that don't say otherwise come in binary."""
 
 
@@ -76,9 +77,9 @@ class InferRequest(BaseModel):
     id: str | None = None
     """Comes back with the response."""
     inputs: ListOf[InputTensor]
-    outputs: Annotated[ListOf[RequestedOutput], Optional] = []
+    outputs: Annotated[ListOf[RequestedOutput], OrNull] = []
     """Default: `output`, and `raw_embeddings` if `include_raw` asks for them."""
-    parameters: Annotated[RequestParameters, Optional] = RequestParameters()
+    parameters: Annotated[RequestParameters, OrNull] = RequestParameters()
 
 
 class OutputTensor(BaseModel):

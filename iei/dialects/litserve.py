@@ -9,22 +9,13 @@ from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from iei.dialects.wire import (
-    SAMPLES,
-    ListOf,
-    Optional,
-    documented,
-    errors_as,
-    json_list,
-    json_response,
-    one_or_more,
-    parsed,
-    timing_headers,
-)
+from iei.dialects.fields import ListOf, OneOrMore, OrNull, one_or_more
+from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.wire import json_list, json_response, parsed, timing_headers
 from iei.errors import IEIError
 from iei.models.spec import ModelSpec
 from iei.service import Embedder, ImageInput, Options
@@ -35,18 +26,6 @@ _OUTPUTS: dict[EmbeddingType, str] = {"cls_token": "cls", "patch_features": "pat
 """What this dialect calls an output → what it is."""
 
 
-_TAGS: dict[type, str] = {str: "<one>", list: "<many>"}
-
-OneOrMore = Annotated[
-    Annotated[str, Tag("<one>")] | Annotated[ListOf[str], Tag("<many>")],
-    Discriminator(
-        lambda value: _TAGS.get(type(value)),
-        custom_error_type="string_or_list",
-        custom_error_message="a string is wanted, or a list of them",
-    ),
-]
-
-
 class PredictRequest(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -55,7 +34,7 @@ class PredictRequest(BaseModel):
     embedding_types: Annotated[
         ListOf[EmbeddingType],
         BeforeValidator(one_or_more, json_schema_input_type=EmbeddingType | list[EmbeddingType]),
-        Optional,
+        OrNull,
     ] = ["cls_token"]
     """What is wanted; one name may come without a list."""
 

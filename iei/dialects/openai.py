@@ -17,19 +17,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from iei.dialects.fields import AnyCase, ListOf
 from iei.dialects.items import TextOptions, input_of
-from iei.dialects.wire import (
-    SAMPLES,
-    AnyCase,
-    ListOf,
-    documented,
-    errors_as,
-    json_list,
-    json_response,
-    one_kind_of_fault,
-    parsed,
-    timing_headers,
-)
+from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.wire import json_list, json_response, one_kind_of_fault, parsed, timing_headers
 from iei.errors import IEIError, InvalidField, ModelNotFound, Overloaded
 from iei.models.spec import Modality, ModelSpec
 from iei.service import Embedder, Embeddings, ImageInput, Options, Vectors

@@ -15,20 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei import __version__
+from iei.dialects.fields import AnyCase, ListOf, Strings
 from iei.dialects.items import TextOptions, input_of
-from iei.dialects.wire import (
-    SAMPLES,
-    AnyCase,
-    ListOf,
-    Strings,
-    documented,
-    errors_as,
-    json_list,
-    json_response,
-    parsed,
-    timing_headers,
-    vectors_response,
-)
+from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.wire import json_list, json_response, parsed, timing_headers, vectors_response
 from iei.errors import EmptyInput, IEIError, InvalidInputs, Unhealthy
 from iei.inputs import tokens
 from iei.models.catalog import served_name

@@ -5,67 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
-from pydantic_core import PydanticUseDefault
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from iei.errors import InvalidField, InvalidInput, MalformedBody, UnsupportedMediaType
-from iei.models.spec import Modality
 from iei.service import Embeddings
 
 M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
 
 JSON = "application/json"
-
-_PICTURE = (
-    "data:image/png;base64,"
-    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQMAAAD+wSzIAAAABlBMVEXIPCgoWqD5V/"
-    "YuAAAAGElEQVR42mNgYGBkYmJiYeJgEmBSYHIAAAHTAIw5zihvAAAAAElFTkSuQmCC"
-)
-"""8×8 pixels."""
-
-SAMPLES: Mapping[Modality, tuple[str, str]] = {
-    "image": (_PICTURE, _PICTURE),
-    "text": ("A cat sits on a mat", "A kitten is lying on a rug"),
-}
-"""Two inputs of each kind, for examples that run."""
-
-ListOf = Annotated[list[T], Field(fail_fast=True)]
-"""A client's list: its first element of a wrong type ends the checking.
-
-Pydantic describes each of them otherwise, on the event loop: 8 s and 1.6 GiB for `[1,1,1,…]` of 4 MiB.
-"""
-
-
-def one_or_more(value: object) -> object:
-    """What a field's validator makes of a string where a list of them is wanted."""
-    if not isinstance(value, str | list):
-        raise ValueError("a string is wanted, or a list of them")
-    return [value] if isinstance(value, str) else value
-
-
-Strings = Annotated[ListOf[str], BeforeValidator(one_or_more, json_schema_input_type=str | list[str])]
-"""A list of strings, or one alone."""
-
-
-def _default_for_null(value: object) -> object:
-    if value is None:
-        raise PydanticUseDefault
-    return value
-
-
-AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
-"""Marks a field whose words may be written in any case."""
-
-Optional = BeforeValidator(_default_for_null)
-"""Marks a field whose null is the same as its absence."""
 
 
 async def parsed(request: Request, model: type[M]) -> M:
@@ -126,43 +80,6 @@ def _place(loc: tuple[int | str, ...]) -> str:
 def _fault(message: str) -> str:
     """Pydantic marks what a validator of ours has said."""
     return message.removeprefix("Value error, ")
-
-
-def documented(
-    model: type[BaseModel], examples: Mapping[str, object], binary: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """The `openapi_extra` of a route that reads its body with `parsed`.
-
-    Args:
-        examples: bodies, by what they show.
-        binary: other media types that the route takes, with what their bytes are.
-    """
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-    json_body = {
-        "schema": _inlined(schema, definitions),
-        "examples": {summary: {"summary": summary, "value": value} for summary, value in examples.items()},
-    }
-    bytes_of = {"type": "string", "format": "binary"}
-    others = {media: {"schema": {**bytes_of, "description": text}} for media, text in (binary or {}).items()}
-    return {"requestBody": {"required": True, "content": {JSON: json_body, **others}}}
-
-
-def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a dialect's routes: every error has one shape. FastAPI documents its own otherwise."""
-    return {"default": {"model": model, "description": "An error"}}
-
-
-def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """A JSON schema without references: in an OpenAPI document they would have to lead to its own components."""
-    if isinstance(schema, list):
-        return [_inlined(part, definitions) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        schema = {**definitions[schema["$ref"].rpartition("/")[2]], **schema}
-        del schema["$ref"]
-    return {name: _inlined(part, definitions) for name, part in schema.items()}
 
 
 async def vectors_response(vectors: Sequence[npt.NDArray[np.float32]], embeddings: Embeddings) -> Response:

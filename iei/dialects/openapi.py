@@ -1,0 +1,61 @@
+"""What /docs shows of the routes of all dialects: bodies, examples, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from iei.dialects.wire import JSON
+from iei.models.spec import Modality
+
+_PICTURE = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQMAAAD+wSzIAAAABlBMVEXIPCgoWqD5V/"
+    "YuAAAAGElEQVR42mNgYGBkYmJiYeJgEmBSYHIAAAHTAIw5zihvAAAAAElFTkSuQmCC"
+)
+"""8×8 pixels."""
+
+SAMPLES: Mapping[Modality, tuple[str, str]] = {
+    "image": (_PICTURE, _PICTURE),
+    "text": ("A cat sits on a mat", "A kitten is lying on a rug"),
+}
+"""Two inputs of each kind, for examples that run."""
+
+
+def documented(
+    model: type[BaseModel], examples: Mapping[str, object], binary: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The `openapi_extra` of a route that reads its body with `parsed`.
+
+    Args:
+        examples: bodies, by what they show.
+        binary: other media types that the route takes, with what their bytes are.
+    """
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    json_body = {
+        "schema": _inlined(schema, definitions),
+        "examples": {summary: {"summary": summary, "value": value} for summary, value in examples.items()},
+    }
+    bytes_of = {"type": "string", "format": "binary"}
+    others = {media: {"schema": {**bytes_of, "description": text}} for media, text in (binary or {}).items()}
+    return {"requestBody": {"required": True, "content": {JSON: json_body, **others}}}
+
+
+def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a dialect's routes: every error has one shape. FastAPI documents its own otherwise."""
+    return {"default": {"model": model, "description": "An error"}}
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """A JSON schema without references: in an OpenAPI document they would have to lead to its own components."""
+    if isinstance(schema, list):
+        return [_inlined(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        schema = {**definitions[schema["$ref"].rpartition("/")[2]], **schema}
+        del schema["$ref"]
+    return {name: _inlined(part, definitions) for name, part in schema.items()}
