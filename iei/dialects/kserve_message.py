@@ -44,7 +44,7 @@ class InputTensor(BaseModel):
 
     name: str
     """`image` or `text`, and the options `pooling_strategy`, `normalize` and `include_raw`."""
-    shape: ListOf[Annotated[int, Field(ge=0)]]
+    shape: Annotated[ListOf[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=8)]
     datatype: Literal["BYTES", "BOOL"]
     """BYTES; `normalize` and `include_raw` may be BOOL."""
     parameters: Annotated[TensorParameters, OrNull] = TensorParameters()

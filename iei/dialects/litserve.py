@@ -69,14 +69,15 @@ def router(embedder: Embedder) -> APIRouter:
         body = await parsed(request, PredictRequest)
         one = isinstance(body.image_data, str)
         images = [body.image_data] if isinstance(body.image_data, str) else body.image_data
+        wanted = list(dict.fromkeys(body.embedding_types))  # a name said a thousand times is one
         options = Options(
-            outputs=tuple(_OUTPUTS[name] for name in body.embedding_types) or ("default",),
+            outputs=tuple(_OUTPUTS[name] for name in wanted) or ("default",),
             normalize=False,
             resize_to_multiple=embedder.settings.predict_resize == "multiple",
         )
         embeddings = await embedder.embed([ImageInput(image) for image in images], options, field="image_data")
         results = [
-            {name: orjson.Fragment(await json_list(item.outputs[_OUTPUTS[name]])) for name in body.embedding_types}
+            {name: orjson.Fragment(await json_list(item.outputs[_OUTPUTS[name]])) for name in wanted}
             for item in embeddings.items
         ]
         return json_response(orjson.dumps(results[0] if one else results), headers=timing_headers(embeddings))

@@ -74,6 +74,21 @@ def test_bad_values_are_refused(demo_server: Server, path: str) -> None:
             assert _is_refused_in_shape(path, response), f"{name}: {response.status_code} {response.text[:200]}"
 
 
+@pytest.mark.parametrize("shape", [[10] * 5000, [10**100] * 50, [9] * 500_000], ids=["long", "large", "very long"])
+def test_a_shape_beyond_all_numbers_is_refused(demo_server: Server, shape: list[int]) -> None:
+    tensor = {"name": "image", "datatype": "BYTES", "shape": shape, "data": ["a"]}
+    response = httpx.post(f"{demo_server.url}/v2/models/demo/infer", json={"inputs": [tensor]}, timeout=60)
+    assert response.status_code == 400
+    assert "shape" in response.json()["error"]
+    assert len(response.text) < 1000
+
+
+def test_an_output_that_is_named_a_thousand_times_is_one(demo_server: Server) -> None:
+    body = {"image_data": base64_of(png()), "embedding_types": ["cls_token"] * 1000}
+    response = httpx.post(f"{demo_server.url}/predict", json=body, timeout=60)
+    assert (response.status_code, list(response.json())) == (200, ["cls_token"])
+
+
 JSON = {"content-type": "application/json"}
 RAW: dict[str, tuple[bytes, dict[str, str]]] = {
     "nothing": (b"", JSON),
