@@ -585,13 +585,15 @@ def test_nobody_listening_is_an_input_error(run: Run) -> None:
     run(work())
 
 
+async def slow(writer: asyncio.StreamWriter) -> None:
+    """Answers after a while."""
+    await asyncio.sleep(0.2)
+    writer.write(answer())
+    await writer.drain()
+
+
 def test_a_url_is_not_to_blame_for_those_ahead_of_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iei.inputs.fetch.MAX_DOWNLOADS", 1)
-
-    async def slow(writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.2)
-        writer.write(answer())
-        await writer.drain()
 
     async def work() -> None:
         async with internet({"/": slow}) as world:
@@ -628,11 +630,6 @@ def test_names_that_nobody_knows_hold_up_no_others(run: Run, monkeypatch: pytest
 
 
 def test_many_downloads_run_side_by_side(run: Run) -> None:
-    async def slow(writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.2)
-        writer.write(answer())
-        await writer.drain()
-
     async def work() -> None:
         async with internet({"/": slow}) as world:
             fetcher = world.fetcher()
