@@ -23,7 +23,7 @@ from iei.engine.api import Engine
 from iei.errors import IEIError
 from iei.middleware.body import BodyLimits, CancelWhenGone, Unpack
 from iei.middleware.trace import Trace
-from iei.models.catalog import catalog
+from iei.models.catalog import DEMO, catalog
 from iei.service import Embedder
 from iei.settings import Settings
 
@@ -36,7 +36,7 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
     served = catalog(settings)
     embedder = Embedder(settings, served, engine)
     for name, model_id in zip(served.names, served.ids, strict=True):
-        if model_id == "demo":
+        if model_id == DEMO:
             log.warning("%s is the built-in demo model: UNTRAINED, its vectors carry no meaning", name)
 
     made_by = os.getpid()

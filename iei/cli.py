@@ -11,6 +11,7 @@ from typing import Any
 
 from iei import __version__
 from iei.errors import IEIError, StartupError
+from iei.models.catalog import DEMO
 from iei.settings import Settings, env_names, read_settings
 from iei.telemetry import logs
 
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--demo",
             action="store_const",
-            const="demo",
+            const=DEMO,
             dest="model",
             help="the built-in untrained model: nothing to download",
         )

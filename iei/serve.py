@@ -13,6 +13,7 @@ from iei import __version__
 from iei.app import create_app
 from iei.engine.client import connect
 from iei.engine.launch import LaunchedEngine, launch_engines
+from iei.models.catalog import DEMO
 from iei.models.spec import POOLED, ModelSpec
 from iei.settings import Settings
 
@@ -73,7 +74,7 @@ def summary(spec: ModelSpec, settings: Settings, addresses: list[str]) -> str:
     """What is being served, and where, at a glance."""
     poolings = {name: dim for name, dim in spec.tower.outputs.items() if name in POOLED}
     default = spec.tower.pooling
-    untrained = "; UNTRAINED, its vectors carry no meaning" if spec.id == "demo" else ""
+    untrained = "; UNTRAINED, its vectors carry no meaning" if spec.id == DEMO else ""
     takes = " and ".join(f"{name}s" for name in spec.modalities)
     rows = {
         "model": f"{spec.name} ({spec.model_type}, {spec.parameters / 1e6:.1f} M parameters{untrained})",

@@ -10,6 +10,8 @@ from iei.errors import ModelNotFound, StartupError
 from iei.models.spec import LoadRequest
 from iei.settings import Settings
 
+DEMO = "demo"
+"""The id of the built-in model, which is untrained."""
 MOUNTED = Path("/mnt/models")
 """Where KServe puts the model that it has fetched."""
 

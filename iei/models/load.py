@@ -14,6 +14,7 @@ from torch import Tensor
 
 from iei.errors import StartupError
 from iei.models.architectures import ARCHITECTURES
+from iei.models.catalog import DEMO
 from iei.models.demo import demo_folder
 from iei.models.device import Placement, place
 from iei.models.families import supported
@@ -71,7 +72,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
 
 def find_folder(request: LoadRequest) -> Path:
     """The folder of the request's checkpoint, made or downloaded where it is not here yet."""
-    if request.id == "demo":
+    if request.id == DEMO:
         return demo_folder(request.cache_dir)
     return fetch_checkpoint(
         request.id, request.revision, allow_pickle=request.allow_pickle, prefer_cache=request.prefer_cache
