@@ -27,7 +27,7 @@ import transformers
 from PIL import Image, ImageOps
 
 from benchmarks.report import PAGE, replace_section, table
-from tests.models.checkpoints import write_checkpoint
+from tests.checkpoints.vision_checkpoints import write_checkpoint
 from tests.pictures import base64_of, encoded, jpeg, photos
 from tests.servers import serve
 

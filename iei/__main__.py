@@ -1,5 +1,5 @@
 """`python -m iei`: the same as `iei`."""
 
-from iei.cli import main
+from iei.commands.main import main
 
 main()

@@ -25,7 +25,7 @@ def demo_server(demo_cache: str) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def zoo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Tiny models, for what the demo can't do: `dinov3_vit`, the default, and `swin`, which has no class token."""
-    from tests.models.checkpoints import write_checkpoint  # transformers takes seconds
+    from tests.checkpoints.vision_checkpoints import write_checkpoint  # transformers takes seconds
 
     folder = tmp_path_factory.mktemp("zoo")
     models = [f"{family}={write_checkpoint(family, folder / family)}" for family in ("dinov3_vit", "swin")]
@@ -36,7 +36,7 @@ def zoo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def text_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`clip`, tiny, for texts and pictures (the default), and `minilm`, with trained weights, for texts."""
-    from tests.models.text_checkpoints import trained_folder, write_text_checkpoint
+    from tests.checkpoints.text_checkpoints import trained_folder, write_text_checkpoint
 
     clip = write_text_checkpoint("clip", tmp_path_factory.mktemp("texts") / "clip")
     with serve(_several([f"clip={clip}", f"minilm={trained_folder()}"]), workers=1) as server:

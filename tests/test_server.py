@@ -115,7 +115,7 @@ class Known:
         return Result({name: mean_colour(array, name) for name in outputs}, 0.0, 0.0)
 
 async def main():
-    import iei.engine.client, iei.serve  # all that a worker has
+    import iei.engine.client, iei.commands.serve  # all that a worker has
     app = create_app(Settings(model="known"), Known())
     async with app.router.lifespan_context(app):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://iei") as client:

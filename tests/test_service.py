@@ -17,9 +17,9 @@ from PIL import Image
 
 from iei.app import create_app
 from iei.engine.inprocess import InProcessEngine
-from iei.engine.runtimes import Input
 from iei.errors import InvalidInput, StartupError
 from iei.inputs.geometry import to_pixels
+from iei.runtimes.api import Input
 from iei.settings import Settings
 from tests import pictures
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime

@@ -19,8 +19,8 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from iei.engine.runtimes import MAX_TOKENS
 from iei.models.spec import Modality, ModelSpec
+from iei.runtimes.api import MAX_TOKENS
 
 P = TypeVar("P")
 

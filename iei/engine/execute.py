@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from iei.engine.runtimes import DeviceLost, Runtime
 from iei.models.spec import Modality
+from iei.runtimes.api import DeviceLost, Runtime
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from iei.engine.api import Result
 from iei.engine.batcher import Batcher, Job, batch_key, most_together
 from iei.engine.execute import Failure, Outcome, Task, execute
-from iei.engine.runtimes import DeviceLost, Runtime
 from iei.errors import BackendFailed, ModelNotFound, Overloaded, Unhealthy
 from iei.models.spec import Modality, ModelSpec
+from iei.runtimes.api import DeviceLost, Runtime
 
 
 class Waiting(NamedTuple):

@@ -29,11 +29,11 @@ from iei.engine.config import EngineConfig
 from iei.engine.connection import Connection
 from iei.engine.execute import Failure, Task, execute
 from iei.engine.frames import DTYPES, Kind, Progress, Reply, Status, Submit, outputs_named, pack_outputs
-from iei.engine.residents import Residents
-from iei.engine.runtimes import DeviceLost
-from iei.engine.runtimes.watched import Watched
+from iei.engine.loaded_models import LoadedModels
+from iei.engine.watchdog import Watchdog
 from iei.errors import StartupError
 from iei.models.spec import MODALITIES
+from iei.runtimes.api import DeviceLost
 from iei.telemetry import logs
 
 log = logging.getLogger("iei.engine")
@@ -54,17 +54,17 @@ class EngineProcess:
         max_batch: most inputs in one forward.
     """
 
-    def __init__(self, config: EngineConfig, listener: socket.socket, residents: Residents, max_batch: int) -> None:
+    def __init__(self, config: EngineConfig, listener: socket.socket, models: LoadedModels, max_batch: int) -> None:
         self._config = config
         self._listener = listener
         self._listener.setblocking(False)
-        self._residents = residents
+        self._models = models
         self._batcher: Batcher[Payload] = Batcher(max_batch)
         self._parked: defaultdict[int, list[Job[Payload]]] = defaultdict(list)
         """Jobs that wait for a model which is on its way, by model."""
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(residents.wakeup, selectors.EVENT_READ, self._model_arrived)
+        self._selector.register(models.wakeup, selectors.EVENT_READ, self._model_arrived)
 
     def serve_forever(self) -> None:
         while True:
@@ -72,7 +72,7 @@ class EngineProcess:
                 key.data(key.fileobj, events)
             if turn := self._batcher.next(time.monotonic()):
                 self._take_turn(turn)
-            self._residents.load_next(self._batcher.oldest)
+            self._models.load_next(self._batcher.oldest)
 
     def _accept(self, _: Any, __: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -131,13 +131,13 @@ class EngineProcess:
     def _dispatch(self, job: Job[Payload]) -> None:
         """To the batcher, or to those who wait for the model, or straight back."""
         frame = job.payload.frame
-        if runtime := self._residents.get(frame.model):
+        if runtime := self._models.get(frame.model):
             if frame.kind == Kind.DESCRIBE:
                 self._answer(job, Status.OK, runtime.spec.to_json())
             else:
                 job.most = most_together(runtime.spec, MODALITIES[frame.modality], job.payload.task.array)
                 self._batcher.add(job, time.monotonic())
-        elif self._residents.request(frame.model):
+        elif self._models.request(frame.model):
             self._parked[frame.model].append(job)
         else:
             name = self._config.models[frame.model].name
@@ -145,7 +145,7 @@ class EngineProcess:
 
     def _model_arrived(self, _: Any, __: int) -> None:
         """A model has been loaded, or could not be: whoever waited for it is served."""
-        for index in self._residents.collect():
+        for index in self._models.collect():
             for job in self._parked.pop(index, []):
                 self._dispatch(job)
 
@@ -159,7 +159,7 @@ class EngineProcess:
 
     def _run(self, batch: list[Job[Payload]]) -> None:
         frame = batch[0].payload.frame
-        runtime = self._residents.get(frame.model)
+        runtime = self._models.get(frame.model)
         if runtime is None:  # evicted while these waited
             for job in batch:
                 self._dispatch(job)
@@ -167,7 +167,7 @@ class EngineProcess:
         for job in batch:
             job.payload.connection.region(job.payload.frame.slot, 1)[0] = Progress.RUNNING
         started = time.monotonic()
-        watched = Watched(runtime, self._config.timeout_s)
+        watched = Watchdog(runtime, self._config.timeout_s)
         outcomes = execute(watched, MODALITIES[frame.modality], [job.payload.task for job in batch])
         inference_s = time.monotonic() - started
         for job, outcome in zip(batch, outcomes, strict=True):
@@ -241,9 +241,9 @@ def main() -> None:
     end_with(arguments.life)
     config = EngineConfig.from_json(sys.stdin.buffer.read())
     logs.configure(config.log_level)
-    from iei.engine.runtimes import torch  # takes seconds, which nobody should need who imports this module
+    from iei.runtimes.torch import runtime as torch  # takes seconds, which nobody should need who imports this module
 
-    residents = Residents(
+    models = LoadedModels(
         config.models,
         config.max_loaded,
         torch,
@@ -251,7 +251,7 @@ def main() -> None:
         restarted=arguments.status is None,
     )
     try:
-        default = residents.load_first(config.at_start)
+        default = models.load_first(config.at_start)
         report: dict[str, Any] = {"ready": json.loads(default.to_json())}
     except StartupError as error:
         report = {"failed": str(error)}
@@ -263,7 +263,7 @@ def main() -> None:
     if "failed" in report:
         raise SystemExit(1)
     try:
-        EngineProcess(config, socket.socket(fileno=arguments.listen), residents, default.max_batch).serve_forever()
+        EngineProcess(config, socket.socket(fileno=arguments.listen), models, default.max_batch).serve_forever()
     except DeviceLost as error:
         log.error("the device is lost, a new engine will be started: %s", error)
         raise SystemExit(1) from None

@@ -15,10 +15,10 @@ from iei.dialects.kserve_message import InferResponse
 from iei.dialects.litserve import Prediction
 from iei.dialects.openai import EmbeddingsResponse
 from iei.engine.inprocess import InProcessEngine
-from iei.engine.runtimes.torch import load
 from iei.models.catalog import load_requests
+from iei.runtimes.torch.runtime import load
 from iei.settings import Settings
-from tests.models.text_checkpoints import trained_folder
+from tests.checkpoints.text_checkpoints import trained_folder
 from tests.servers import Server
 
 DOCUMENTED = {

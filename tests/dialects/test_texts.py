@@ -13,13 +13,13 @@ from starlette.testclient import TestClient
 
 from iei.app import create_app
 from iei.engine.inprocess import InProcessEngine
-from iei.engine.runtimes.torch import TorchRuntime, load
 from iei.inputs.geometry import to_pixels
 from iei.inputs.tokens import encode
 from iei.models.catalog import load_requests
+from iei.runtimes.torch.runtime import TorchRuntime, load
 from iei.settings import Settings
-from tests.models.checkpoints import write_checkpoint
-from tests.models.text_checkpoints import TWO_TOWER_FAMILIES, trained_folder, write_text_checkpoint
+from tests.checkpoints.text_checkpoints import TWO_TOWER_FAMILIES, trained_folder, write_text_checkpoint
+from tests.checkpoints.vision_checkpoints import write_checkpoint
 from tests.pictures import base64_of, data_uri, photo, png
 
 SENTENCES = [

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from iei.engine.config import EngineConfig
+from iei.engine.loaded_models import LoadedModels
 from iei.engine.process import EngineProcess
-from iei.engine.residents import Residents
-from iei.engine.runtimes import Input
 from iei.errors import StartupError
 from iei.models.spec import LoadRequest
+from iei.runtimes.api import Input
 from iei.telemetry import logs
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
 
@@ -60,9 +60,9 @@ def main() -> None:
     logs.configure("info")
     listen, deaths = map(int, sys.argv[1:])
     config = EngineConfig(tuple(LoadRequest(name, name) for name in MODELS), max_loaded=2)
-    residents = Residents(config.models, config.max_loaded, KnownLoader(), mmap.mmap(deaths, len(MODELS)))
-    spec = residents.load_first(1)
-    EngineProcess(config, socket.socket(fileno=listen), residents, spec.max_batch).serve_forever()
+    models = LoadedModels(config.models, config.max_loaded, KnownLoader(), mmap.mmap(deaths, len(MODELS)))
+    spec = models.load_first(1)
+    EngineProcess(config, socket.socket(fileno=listen), models, spec.max_batch).serve_forever()
 
 
 if __name__ == "__main__":

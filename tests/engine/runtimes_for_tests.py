@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from iei.engine.runtimes import Input, Outputs
 from iei.models.spec import Geometry, ImageTower, Modality, ModelSpec
+from iei.runtimes.api import Input, Outputs
 
 DIM = 3
 SPEC = ModelSpec(

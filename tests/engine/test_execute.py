@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iei.engine.execute import Failure, Task, execute
-from iei.engine.runtimes import DeviceLost, Input
+from iei.runtimes.api import DeviceLost, Input
 from tests.engine.runtimes_for_tests import KnownRuntime, picture
 
 CULPRIT = 66

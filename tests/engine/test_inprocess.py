@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from iei.engine.inprocess import InProcessEngine
-from iei.engine.runtimes import DeviceLost
 from iei.errors import BackendFailed, Overloaded, Unhealthy
+from iei.runtimes.api import DeviceLost
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime, picture
 from tests.engine.test_execute import CULPRIT, fails_on_the_culprit
 

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from iei.errors import EmptyInput, InvalidField, InvalidInput
 from iei.inputs.tokens import Token, decode, encode, tokenize
 from iei.models.spec import TextTower
-from tests.models.fake_tokenizers import KINDS, write_tokenizer
+from tests.checkpoints.fake_tokenizers import KINDS, write_tokenizer
 
 TEXTS = (
     "The quick red fox jumps over the lazy dog.",

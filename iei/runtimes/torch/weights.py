@@ -1,0 +1,175 @@
+"""Folder → transformers module, with every weight accounted for.
+
+transformers fills a weight that a checkpoint lacks at random and goes on with a warning: the same picture would get
+another vector after each start. Here, what lacks weights is not offered, or does not start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+
+from iei.checkpoints.files import weight_files
+from iei.checkpoints.text_architectures import TextArchitecture
+from iei.checkpoints.vision_architectures import VisionArchitecture
+from iei.errors import StartupError
+from iei.runtimes.torch.device import Placement
+
+UNUSED = ("mask_token", "num_batches_tracked")
+"""Ends of the names of weights that only training uses: a checkpoint may lack them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A checkpoint's model, all there."""
+
+    module: Any
+    """The transformers model, on its device, in evaluation mode."""
+    pooler: bool
+    """Whether its own pooling can be offered: the checkpoint has the weights for it, or it needs none."""
+
+
+def load_weights(
+    folder: Path, architecture: VisionArchitecture | TextArchitecture, placement: Placement, *, allow_pickle: bool
+) -> Weights:
+    """Raises StartupError that names what is missing, of the wrong shape or unreadable."""
+    stored = _Stored.find(folder, allow_pickle)
+    pooler = architecture.pooler
+    options: dict[str, Any] = {}
+    if pooler and pooler.removable:
+        options["add_pooling_layer"] = any(f".{pooler.weights}" in f".{name}" for name in stored.names())
+    module, info = _load(folder, architecture, placement, stored, options)
+    mismatched = sorted(
+        f"{name} {tuple(has)} instead of {tuple(wants)}" for name, has, wants in info["mismatched_keys"]
+    )
+    if mismatched:
+        raise StartupError(f"Weights in {folder} have other shapes than its config.json says: {_some(mismatched)}.")
+    missing = {name for name in info["missing_keys"] if not name.endswith(UNUSED)}
+    missing_for_pooler = {name for name in missing if pooler and pooler.weights and name.startswith(pooler.weights)}
+    if missing != missing_for_pooler:
+        raise StartupError(
+            f"{folder} is no complete {architecture.model}: these weights are missing: "
+            f"{_some(sorted(missing - missing_for_pooler))}."
+        )
+    return Weights(module.eval(), pooler is not None and _has(module, pooler.weights) and not missing_for_pooler)
+
+
+def _load(
+    folder: Path,
+    architecture: VisionArchitecture | TextArchitecture,
+    placement: Placement,
+    stored: _Stored,
+    options: Mapping[str, Any],
+) -> tuple[Any, dict[str, Any]]:
+    model_class = getattr(transformers, architecture.model)
+    attention = placement.attention
+    if attention == "auto":
+        attention = "sdpa" if model_class._supports_sdpa else "eager"
+    try:
+        with quiet():
+            module, info = model_class.from_pretrained(
+                folder,
+                config=_config(folder, architecture),
+                dtype=placement.dtype,
+                attn_implementation=attention,
+                use_safetensors=stored.safetensors,
+                weights_only=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **_quantized(placement),
+                **options,
+            )
+            return (module if placement.quantization != "none" else module.to(placement.device)), info
+    except torch.OutOfMemoryError as error:
+        raise StartupError(
+            f"{folder} does not fit into the memory of {placement.device}: use a smaller one or IEI_DTYPE=bfloat16."
+        ) from error
+    except Exception as error:  # whatever a config or a file that nobody has checked makes transformers raise
+        raise StartupError(
+            f"{folder} can't be loaded as {architecture.model} ({_reason(error)}): "
+            "check that its config.json and its weights are whole and belong together."
+        ) from error
+
+
+def _config(folder: Path, architecture: VisionArchitecture | TextArchitecture) -> Any:
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if isinstance(architecture, TextArchitecture) or architecture.tower is None:
+        return config
+    tower = getattr(config, architecture.tower)
+    if hasattr(tower, "projection_dim"):
+        # The tower's own entry is a default that nobody used: the model was made with the outer one.
+        tower.projection_dim = config.projection_dim
+    return tower
+
+
+def _quantized(placement: Placement) -> dict[str, Any]:
+    if placement.quantization == "none":
+        return {}
+    bits = {"bitsandbytes-8bit": "load_in_8bit", "bitsandbytes-4bit": "load_in_4bit"}[placement.quantization]
+    config = transformers.BitsAndBytesConfig(**{bits: True}, bnb_4bit_compute_dtype=placement.dtype)
+    return {"quantization_config": config, "device_map": {"": placement.device}}
+
+
+def _has(module: Any, prefix: str) -> bool:
+    return not prefix or any(name.startswith(prefix) for name, _ in module.named_parameters())
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A checkpoint's weights on disk: one file, or an index of several."""
+
+    file: Path
+    safetensors: bool
+
+    @staticmethod
+    def find(folder: Path, allow_pickle: bool) -> _Stored:
+        file, *_ = weight_files([file.name for file in folder.iterdir()], folder, allow_pickle=allow_pickle)
+        return _Stored(folder / file, safetensors=".safetensors" in file)
+
+    def names(self) -> set[str]:
+        """Names of all weights."""
+        try:
+            if self.file.suffix == ".json":
+                return set(json.loads(self.file.read_text(encoding="utf-8"))["weight_map"])
+            if self.safetensors:
+                with safe_open(self.file, framework="pt") as weights:
+                    return set(weights.keys())
+            return set(torch.load(self.file, map_location="meta", weights_only=True))
+        except Exception as error:
+            raise StartupError(f"{self.file} can't be read ({_reason(error)}): download or copy it again.") from error
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _reason(error: Exception) -> str:
+    """On one line, and not the essays that transformers writes."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' table of unused classifier weights, and its bars for a read that takes a second."""
+    log = transformers.utils.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from iei.checkpoints.demo import VERSION, demo_folder, write_demo
+from iei.errors import StartupError
+from iei.inputs.geometry import to_pixels
+from iei.models.spec import LoadRequest
+from iei.runtimes.torch.runtime import load
+from tests.pictures import photos
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_is_the_same_model_everywhere(tmp_path: Path) -> None:
+    """Who changes these bytes gives VERSION another number: the old model is in people's caches."""
+    write_demo(tmp_path)
+    digest = hashlib.sha256()
+    for name, weight in sorted(load_file(tmp_path / "model.safetensors").items()):
+        digest.update(name.encode() + weight.numpy().tobytes())
+    assert VERSION == "demo-v1"
+    assert digest.hexdigest() == "159305a68dbbce270b996397b25142ef1f425d58c2233124900d40f0b078275b"
+
+
+def test_who_comes_second_takes_the_model_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes find nothing and begin; the other one is ready first."""
+    other_is_done = False
+
+    def write_slowly(folder: Path) -> None:
+        nonlocal other_is_done
+        if not other_is_done:
+            other_is_done = True
+            demo_folder(str(tmp_path / "shared"))
+        write_demo(folder)
+
+    monkeypatch.setattr("iei.checkpoints.demo.write_demo", write_slowly)
+    folder = demo_folder(str(tmp_path / "shared"))
+    assert folder == tmp_path / "shared" / VERSION
+    assert list(folder.parent.iterdir()) == [folder]
+    assert _bytes(folder) == _bytes(demo_folder(str(tmp_path / "alone")))
+
+
+def test_a_broken_attempt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("iei.checkpoints.demo.write_demo", full_disk)
+    with pytest.raises(StartupError, match="No space left on device"):
+        demo_folder(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_is_made_once(tmp_path: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in demo_folder(str(tmp_path)).iterdir()}
+    assert {file: file.stat().st_mtime_ns for file in demo_folder(str(tmp_path)).iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartupError, match=r"can't be written to .*/file \(.*IEI_CACHE_DIR"):
+        demo_folder(str(tmp_path / "file"))
+
+
+def test_pictures_differ_in_every_pooling(tmp_path: Path) -> None:
+    runtime = load(LoadRequest("demo", "demo", cache_dir=str(tmp_path), threads=1))
+    tower = runtime.spec.image
+    assert tower is not None
+    assert set(tower.outputs) == {"cls", "mean", "patch_mean", "max", "pooler", "patches", "tokens"}
+    pixels = [to_pixels(photos()[name], tower.geometry) for name in ("astronaut", "coffee", "rocket", "china")]
+    results = runtime.run("image", pixels, list(tower.outputs))
+    for name in ("cls", "mean", "patch_mean", "max", "pooler"):
+        for left, right in combinations([result[name] for result in results], 2):
+            assert left @ right / np.linalg.norm(left) / np.linalg.norm(right) < 0.99, name

@@ -1,0 +1,55 @@
+"""What the command line makes of flags and variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from iei.commands.main import main
+from iei.models.catalog import catalog
+from iei.settings import Settings
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """The settings of servers that would be running now."""
+    served: list[Settings] = []
+
+    class Server:
+        def __init__(self, settings: Settings) -> None:
+            served.append(settings)
+
+        def run(self) -> None: ...
+
+    monkeypatch.setattr("iei.commands.serve.Server", Server)
+    monkeypatch.setattr("iei.telemetry.logs.configure", lambda level: None)
+    return served
+
+
+@pytest.mark.parametrize(
+    ("flags", "ids"), [(["--demo"], ("demo",)), (["--model", "org/vit"], ("org/vit",)), ([], ("org/one", "demo"))]
+)
+def test_a_flag_for_one_model_wins_over_a_variable_for_several(
+    flags: list[str],
+    ids: tuple[str, ...],
+    served: list[Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("IEI_MODELS", "a=org/one,b=demo")
+    main(["serve", *flags])
+    assert catalog(served[0]).ids == ids
+    assert f" loads {ids[0]} …" in capsys.readouterr().err
+
+
+def test_all_that_is_loaded_is_named(
+    served: list[Settings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IEI_MODELS", "a=org/one,b=org/two,c=org/three")
+    main(["serve", "--load-at-start", "all", "--max-loaded-models", "2"])
+    assert " loads org/one, org/two …" in capsys.readouterr().err
+
+
+def test_flags_for_one_model_and_for_several_exclude_each_other(served: list[Settings]) -> None:
+    with pytest.raises(SystemExit, match="--models takes the place of --model"):
+        main(["serve", "--demo", "--models", "a=org/one"])
+    assert not served
