@@ -34,6 +34,8 @@ PROBE_S = 1.5
 
 @dataclass(frozen=True)
 class Loop:
+    """A model, and how pictures become its input."""
+
     model: torch.nn.Module
     device: str
     size: tuple[int, int]
@@ -51,16 +53,17 @@ class Loop:
         return Loop(model, device, (geometry["size"]["width"], geometry["size"]["height"]), mean, std)
 
     def decode(self, batch: Iterable[str]) -> np.ndarray:
-        """uint8[n, height, width, 3]"""
+        """The batch as uint8[n, height, width, 3]."""
         return np.stack([self.pixels(picture) for picture in batch])
 
     def pixels(self, picture: str) -> np.ndarray:
+        """One picture in base64 as uint8[height, width, 3]."""
         with Image.open(io.BytesIO(pybase64.b64decode(picture, validate=True))) as image:
             return np.asarray(image.convert("RGB").resize(self.size, Image.Resampling.BILINEAR))
 
     @torch.inference_mode()
     def forward(self, pixels: np.ndarray) -> np.ndarray:
-        """float32[n, dimension]"""
+        """The mean over all tokens: float32[n, dimension]."""
         values = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std)
         tokens = self.model(pixel_values=values.contiguous()).last_hidden_state
         vectors: np.ndarray = tokens.mean(dim=1).cpu().numpy()
@@ -97,6 +100,7 @@ def measure(variant: str, loop: Loop, batch: int, seconds: float) -> float:
 
 
 def best_batch(loop: Loop) -> int:
+    """The fastest of `BATCHES` in a short trial."""
     rates = {}
     for batch in BATCHES:
         rates[batch] = measure("plain", loop, batch, PROBE_S)
@@ -105,6 +109,7 @@ def best_batch(loop: Loop) -> int:
 
 
 def main() -> None:
+    """Measures both variants and prints a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a local folder")
     parser.add_argument("--seconds", type=float, default=10, help="for each variant (default: %(default)s)")

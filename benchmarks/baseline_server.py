@@ -24,6 +24,8 @@ from transformers import AutoImageProcessor, AutoModel
 
 
 class Request(BaseModel):
+    """The body of `POST /embed`."""
+
     inputs: str | list[str]
 
 
@@ -39,17 +41,20 @@ app = FastAPI()
 
 @app.get("/health")
 def health() -> dict[str, str]:
+    """200 once the model is loaded: the app is imported after that."""
     return {"message": "OK"}
 
 
 @app.post("/embed")
 def embed(request: Request) -> JSONResponse:
+    """One vector for each picture, in order."""
     inputs = [request.inputs] if isinstance(request.inputs, str) else request.inputs
     return JSONResponse([embed_one(picture) for picture in inputs])
 
 
 @torch.inference_mode()
 def embed_one(picture: str) -> list[float]:
+    """The mean over all tokens of one picture, in base64."""
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
         inputs = processor(images=image.convert("RGB"), return_tensors="pt").to(DEVICE)
     tokens = model(**inputs).last_hidden_state[0]

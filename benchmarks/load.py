@@ -26,6 +26,8 @@ import uvloop
 
 @dataclass
 class Load:
+    """What all connections share: requests to send, and what was measured."""
+
     requests: Iterator[bytes]
     latencies_s: list[float] = field(default_factory=list)
     """Of the answers since the last `clear`."""
@@ -33,6 +35,7 @@ class Load:
     stopped: bool = False
 
     def fail(self, reason: str) -> None:
+        """Ends the measurement with the first thing that goes wrong."""
         if not self.failure.done() and not self.stopped:
             self.failure.set_exception(RuntimeError(reason))
 
@@ -47,16 +50,19 @@ class Connection(asyncio.Protocol):
         self.sent = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Sends the first request."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self.send()
 
     def send(self) -> None:
+        """Sends the next request and starts its clock."""
         self.answer.clear()
         self.length = None
         self.sent = time.perf_counter()
         self.transport.write(next(self.load.requests))
 
     def data_received(self, data: bytes) -> None:
+        """Collects an answer until it has the length that its header says."""
         self.answer += data
         if self.length is None and (end := self.answer.find(b"\r\n\r\n")) >= 0:
             self.length = end + 4 + content_length(bytes(self.answer[:end]))
@@ -64,6 +70,7 @@ class Connection(asyncio.Protocol):
             self.complete()
 
     def complete(self) -> None:
+        """Notes the latency of an answer and sends the next request."""
         if not self.answer.startswith(b"HTTP/1.1 200 "):
             self.load.fail(f"an answer is not 200: {bytes(self.answer[:400])!r}")
             return
@@ -72,10 +79,12 @@ class Connection(asyncio.Protocol):
             self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """A failure, unless the measurement is over."""
         self.load.fail(f"the server closed a connection: {exc}")
 
 
 def content_length(head: bytes) -> int:
+    """Bytes of the body that follows `head`."""
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
@@ -84,6 +93,7 @@ def content_length(head: bytes) -> int:
 
 
 def request(host: str, body: str) -> bytes:
+    """One HTTP request, as bytes."""
     data = body.encode()
     head = (
         f"POST /embed HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
@@ -92,6 +102,7 @@ def request(host: str, body: str) -> bytes:
 
 
 async def run(url: str, bodies: list[str], connections: int, warmup_s: float, seconds: float) -> dict[str, float]:
+    """Rate, latencies and this process's own CPU time (in cores) over `seconds`, after `warmup_s`."""
     address = urlsplit(url)
     host, port = address.hostname or "127.0.0.1", address.port or 80
     load = Load(itertools.cycle([request(address.netloc, body) for body in bodies]))
@@ -125,6 +136,7 @@ async def watch(load: Load, seconds: float) -> None:
 
 
 def main() -> None:
+    """Prints the result as a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("bodies", type=Path)

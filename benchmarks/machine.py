@@ -11,6 +11,7 @@ PACKAGES = ("torch", "transformers", "pillow", "gunicorn", "uvicorn", "fastapi")
 
 
 def describe() -> dict[str, str]:
+    """CPU, cores, and versions of Python and of the packages that matter."""
     return {
         "cpu": cpu_model(),
         "cores": str(len(os.sched_getaffinity(0))),
@@ -20,6 +21,7 @@ def describe() -> dict[str, str]:
 
 
 def cpu_model() -> str:
+    """The CPU's name as Linux knows it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

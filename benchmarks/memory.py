@@ -18,6 +18,7 @@ def by_role(master_pid: int, processes: list[psutil.Process]) -> dict[str, list[
 
 
 def pss_mib(pid: int) -> float:
+    """PSS of one process in MiB."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024

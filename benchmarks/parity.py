@@ -38,16 +38,20 @@ MAX_ABS = 1e-4
 
 @dataclass(frozen=True)
 class Difference:
+    """How far a vector that the server answers is from the reference's."""
+
     cosine: float
     max_abs: float
 
     @staticmethod
     def between(served: np.ndarray, reference: np.ndarray) -> Difference:
+        """Of two vectors, computed in float64."""
         a, b = served.astype(np.float64), reference.astype(np.float64)
         return Difference(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)), float(np.abs(a - b).max()))
 
     @property
     def small(self) -> bool:
+        """Whether it is within what IEI promises."""
         return self.cosine >= COSINE and self.max_abs <= MAX_ABS
 
 
@@ -91,6 +95,7 @@ def embed(url: str, files: list[bytes]) -> np.ndarray:
 
 
 def differences(model: str, url: str, pictures: dict[str, bytes]) -> dict[str, Difference]:
+    """The difference for each picture, by its name; the server at `url` serves `model`."""
     served, reference = embed(url, list(pictures.values())), Reference(model)
     return {
         name: Difference.between(vector, reference.embed(file))
@@ -111,6 +116,7 @@ def checkpoints(models: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
+    """Compares every model on every picture, prints the table, and exits with 1 when a vector is too far away."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--pictures", nargs="+", type=Path, metavar="FILE", help="default: photos and all encodings")

@@ -32,6 +32,8 @@ WORKER_CLASS = "uvicorn_worker.UvicornWorker"
 
 @dataclass(frozen=True)
 class Plan:
+    """What is measured, and how long."""
+
     rounds: int
     seconds: float
     warmup: float
@@ -60,6 +62,7 @@ Round = dict[str, Measurement]
 
 
 def measure(plan: Plan) -> list[Round]:
+    """All rounds: the bare loop, then each server, in each."""
     rounds: list[Round] = []
     with tempfile.TemporaryDirectory(prefix="iei-benchmark-") as folder:
         model, load = Path(folder, "model"), Path(folder, "bodies")
@@ -76,6 +79,7 @@ def measure(plan: Plan) -> list[Round]:
 
 
 def bare_loop(plan: Plan, model: Path) -> Round:
+    """Both variants of the bare loop."""
     progress("bare loop …")
     options = ["--seconds", str(plan.seconds), "--device", plan.device]
     result = run("benchmarks.bare_loop", str(model), *options, timeout_s=4 * plan.seconds + 180)
@@ -96,6 +100,7 @@ SERVERS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def served(plan: Plan, name: str, model: Path, load: Path) -> Measurement:
+    """One server: started, loaded, measured and stopped."""
     progress(f"{name} …")
     gunicorn = ["python", "-m", "gunicorn", "--workers", str(plan.workers), "--worker-class", WORKER_CLASS]
     app, environment = SERVERS[name]
@@ -168,6 +173,8 @@ def summary(plan: Plan, rounds: list[Round]) -> str:
 
 
 def memory_row(name: str, roles: Mapping[str, list[float]]) -> list[str]:
+    """A row of the table of memory."""
+
     def span(role: str) -> str:
         sizes = sorted({f"{size:.0f}" for size in roles.get(role, [])}, key=int)
         return "–".join(dict.fromkeys((sizes[0], sizes[-1]))) if sizes else "–"
@@ -177,10 +184,12 @@ def memory_row(name: str, roles: Mapping[str, list[float]]) -> list[str]:
 
 
 def progress(text: str) -> None:
+    """A line on stderr."""
     print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
+    """Measures, prints the tables and, without `--quick`, writes them down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it works; keeps no figures")
     parser.add_argument("--rounds", type=int, default=5)

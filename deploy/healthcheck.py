@@ -22,6 +22,7 @@ def status(bind: str) -> int:
 
 
 def connect(bind: str) -> socket.socket:
+    """A connection to the server that listens at `bind`."""
     if bind.startswith("unix:"):
         unix = socket.socket(socket.AF_UNIX)
         unix.settimeout(TIMEOUT_S)

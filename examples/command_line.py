@@ -26,6 +26,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def at_least_one(text: str) -> int:
+    """An argument that counts something: an integer from 1 on."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")

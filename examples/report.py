@@ -27,6 +27,7 @@ def timing(response: httpx.Response) -> str:
 
 
 def total(count: int, seconds: float) -> str:
+    """Time and rate of a whole run."""
     return f"total {seconds * 1e3:.1f} ms, {count / seconds:.1f} pictures per second"
 
 

@@ -18,6 +18,7 @@ from sample_pictures import Picture
 
 
 def main() -> None:
+    """Embeds all pictures, batch by batch, and prints how alike they are."""
     options = parser(__doc__)
     options.add_argument("--batch", type=at_least_one, default=32, help="pictures per request (default: %(default)s)")
     arguments = options.parse_args()

@@ -20,6 +20,7 @@ from sample_pictures import Picture
 
 
 def main() -> None:
+    """Embeds all pictures, several requests at a time, and prints how alike they are."""
     options = parser(__doc__)
     options.add_argument(
         "--concurrency", type=at_least_one, default=8, help="requests at a time (default: %(default)s)"

@@ -14,12 +14,15 @@ SIZE = (320, 240)
 
 @dataclass(frozen=True, slots=True)
 class Picture:
+    """A picture as a file has it."""
+
     name: str
     data: bytes
     """The encoded file."""
 
     @property
     def base64(self) -> str:
+        """The encoded file as the server takes it."""
         return base64.b64encode(self.data).decode()
 
 

@@ -23,6 +23,7 @@ SAMPLE_QUERIES = ("a red disc", "a chessboard", "the sun over the sea in the eve
 
 
 def main() -> None:
+    """Embeds the pictures once, and then each query."""
     options = parser(__doc__)
     options.add_argument("--query", action="append", metavar="TEXT", help="what to look for; may be given repeatedly")
     options.add_argument("--top", type=at_least_one, default=3, help="pictures per query (default: %(default)s)")
@@ -49,6 +50,7 @@ def check_model(client: httpx.Client) -> None:
 
 
 def search(client: httpx.Client, pictures: list[Picture], arguments: argparse.Namespace) -> None:
+    """Prints the best pictures of each query."""
     started = time.perf_counter()
     starts = range(0, len(pictures), arguments.batch)
     index = np.concatenate([embed_pictures(client, pictures[at : at + arguments.batch]) for at in starts])
@@ -62,6 +64,7 @@ def search(client: httpx.Client, pictures: list[Picture], arguments: argparse.Na
 
 
 def queries(arguments: argparse.Namespace) -> Iterator[str]:
+    """The queries of the command line, or samples for the drawings, or lines of stdin."""
     if arguments.query:
         yield from arguments.query
     elif not arguments.paths:
@@ -75,6 +78,7 @@ def queries(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def embed_pictures(client: httpx.Client, pictures: list[Picture]) -> np.ndarray:
+    """float32[n, dimension] of `pictures`, of length 1."""
     return embed(client, [picture.base64 for picture in pictures], "image")
 
 

@@ -1,4 +1,4 @@
-"""IEI, Image Embedding Inference: the server that turns images and text into vectors."""
+"""IEI (Image Embedding Inference): a server that computes embeddings of images and texts."""
 
 from importlib.metadata import version
 

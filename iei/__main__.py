@@ -1,4 +1,4 @@
-"""`python -m iei`: the same as `iei`."""
+"""`python -m iei` runs the `iei` command."""
 
 from iei.commands.main import main
 

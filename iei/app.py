@@ -1,4 +1,4 @@
-"""The ASGI application of a worker: routers, middleware, lifespan."""
+"""The ASGI application of a worker: dialects, middleware, lifespan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NoReturn
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -17,54 +18,99 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from iei import __version__
-from iei.dialects import kserve, litserve, openai, tei
+from iei.dialects import DIALECTS, server
+from iei.dialects.registry import Dialects
 from iei.dialects.wire import json_response
 from iei.engine.api import Engine
-from iei.errors import IEIError
+from iei.errors import IEIError, RouteError
+from iei.inputs.preparer import Preparer
 from iei.middleware.body import BodyLimits, CancelWhenGone, Unpack
+from iei.middleware.errors import AnswerErrors
 from iei.middleware.trace import Trace
-from iei.models.catalog import DEMO, catalog
-from iei.service import Embedder
+from iei.models.catalog import DEMO, Catalog
+from iei.service import EmbeddingService
 from iei.settings import Settings
 
 log = logging.getLogger(__name__)
 
-ErrorBody = Callable[[IEIError], bytes]
+
+def create_app(settings: Settings, catalog: Catalog, engine: Engine) -> FastAPI:
+    """The application that every worker serves. Opens nothing: make it before the workers are forked.
+
+    Args:
+        settings: all of them; each part gets its own group.
+        catalog: the models that may be asked for, the same that `engine` was made with.
+        engine: runs them.
+
+    Raises:
+        StartupError: a setting makes no sense.
+    """
+    for entry in catalog.entries:
+        if entry.id == DEMO:
+            log.warning("%s is the built-in demo model: UNTRAINED, its vectors carry no meaning", entry.name)
+    preparer = Preparer(settings.inputs, settings.inputs.threads(settings.server.workers))
+    service = EmbeddingService(engine, catalog, preparer, settings.requests, devices=len(settings.engine.devices))
+    dialects = Dialects(
+        [*(make(service, settings.dialects) for make in DIALECTS), server.dialect(service, client_limits(settings))]
+    )
+
+    def respond(scope: Scope, error: IEIError) -> Response:
+        return _response(dialects.owner(scope).error_body(error), error)
+
+    app = FastAPI(
+        title="IEI, Image Embedding Inference",
+        version=__version__,
+        lifespan=_lifespan(service),
+        middleware=[
+            Middleware(Trace, respond=respond),
+            Middleware(AnswerErrors, respond=respond),
+            Middleware(CancelWhenGone),
+            Middleware(Unpack),
+            Middleware(BodyLimits, settings=settings.body),
+        ],
+        exception_handlers={HTTPException: _raise_as_iei_error},
+        redirect_slashes=False,  # to an absolute URL with http://, whatever a proxy has in front
+    )
+    for dialect in dialects:
+        for router in dialect.routers:
+            app.include_router(router)
+    return app
 
 
-def create_app(settings: Settings, engine: Engine) -> FastAPI:
-    served = catalog(settings)
-    embedder = Embedder(settings, served, engine)
-    for name, model_id in zip(served.names, served.ids, strict=True):
-        if model_id == DEMO:
-            log.warning("%s is the built-in demo model: UNTRAINED, its vectors carry no meaning", name)
+def client_limits(settings: Settings) -> dict[str, Any]:
+    """The settings that clients meet, by name: `/info` shows them."""
+    groups = (settings.requests, settings.body, settings.inputs)
+    return {name: getattr(group, name) for group in groups for name in _CLIENT_LIMITS if hasattr(group, name)}
 
+
+_CLIENT_LIMITS = (
+    "max_inputs",
+    "max_output_values",
+    "max_queue",
+    "concurrency_level",
+    "request_timeout_s",
+    "max_body_bytes",
+    "body_timeout_s",
+    "max_image_bytes",
+    "max_image_pixels",
+    "max_patches",
+    "url_inputs",
+    "url_timeout_s",
+)
+
+
+def _lifespan(service: EmbeddingService) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     made_by = os.getpid()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watch = asyncio.create_task(_end_when_orphaned(made_by))
-        await embedder.start()
+        await service.start()
         yield
-        await embedder.stop()
+        await service.stop()
         watch.cancel()
 
-    app = FastAPI(
-        title="IEI, Image Embedding Inference",
-        version=__version__,
-        lifespan=lifespan,
-        middleware=[
-            Middleware(Trace, on_bug=_on_bug),
-            Middleware(CancelWhenGone),
-            Middleware(Unpack),
-            Middleware(BodyLimits, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s),
-        ],
-        exception_handlers={IEIError: _on_iei_error, HTTPException: _on_http_exception},
-        redirect_slashes=False,  # to an absolute URL with http://, whatever a proxy has in front
-    )
-    for dialect in (tei, openai, kserve, litserve):
-        app.include_router(dialect.router(embedder))
-    return app
+    return lifespan
 
 
 async def _end_when_orphaned(master: int) -> None:
@@ -77,49 +123,16 @@ async def _end_when_orphaned(master: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def error_body(path: str) -> ErrorBody:
-    """How errors look in the dialect that `path` belongs to."""
-    return next((shape for prefix, shape in _ERROR_SHAPES if path.startswith(prefix)), tei.error_body)
-
-
-_ERROR_SHAPES: tuple[tuple[str, ErrorBody], ...] = (
-    ("/v1/", openai.error_body),
-    ("/v2", kserve.error_body),
-    ("/predict", litserve.error_body),
-)
-
-
-async def _on_iei_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, IEIError)
-    return _answer(request.scope, error)
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own: no such route, or not with this method."""
+async def _raise_as_iei_error(request: Request, error: Exception) -> NoReturn:
+    """Starlette's own error, no such route or not with this method, in the form of all others."""
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
     message = f"{error.detail}: {request.method} {path}; the routes are listed at /docs"
-    return _answer(request.scope, _with_status(error.status_code, message), error.headers)
+    raise RouteError(message, error.status_code, error.headers or {}) from error
 
 
-def _on_bug(scope: Scope) -> Response:
-    return _answer(scope, _with_status(500, "an internal error; the server's log has its traceback"))
-
-
-def _with_status(status: int, message: str) -> IEIError:
-    error = IEIError(message)
-    error.status = status
-    if status < 500:
-        error.error_type = "Validation"
-    return error
-
-
-def _answer(scope: Scope, error: IEIError, headers: object = None) -> Response:
-    response = json_response(error_body(scope["path"])(error), error.status)
-    if isinstance(headers, dict):
-        response.headers.update(headers)
+def _response(body: bytes, error: IEIError) -> Response:
+    response = json_response(body, error.status, error.headers)
     if error.retry_after_s:
         response.headers["retry-after"] = str(error.retry_after_s)
-    if error.status in (408, 413):
-        response.headers["connection"] = "close"  # the rest of the body is not read
     return response

@@ -1,20 +1,21 @@
-"""The settings as Markdown, so that the documentation can't say anything else than the code.
+"""Generates the documentation of the settings from the code, so that the two can't differ.
 
 `python -m iei.configuration` prints docs/configuration.md; with `--write`, in a checkout, it writes that page and the
-short table in README.md.
+table of the most used settings in README.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from iei.settings import Settings, env_names
+from iei.settings import SETTINGS, Setting
 
 PAGE = Path("docs/configuration.md")
 README = Path("README.md")
@@ -33,19 +34,6 @@ _MOST_USED = (
     "concurrency_level",
     "url_inputs",
 )
-_SECTIONS = {
-    "model": "Models",
-    "workers": "Server",
-    "device": "Computing",
-    "pooling": "Vectors",
-    "concurrency_level": "Requests",
-    "max_body_bytes": "Limits on what is sent",
-    "url_inputs": "URLs",
-    "predict_resize": "Decoding",
-    "graceful_timeout_s": "Operation",
-}
-"""The first setting of each section → its title."""
-
 _MIB = 2**20
 _HEADER = "| variable | default | values | meaning |\n|---|---|---|---|"
 _INTRODUCTION = """\
@@ -54,39 +42,43 @@ _INTRODUCTION = """\
 <!-- Written by `python -m iei.configuration --write`; edit iei/settings.py instead. -->
 
 Every setting is an environment variable, and a flag of `iei serve` and `iei embed`: `IEI_MAX_BATCH` is `--max-batch`.
-A flag wins over a variable; a variable that is empty is not set. A value that makes no sense stops the start, with one
-sentence that names the variable, and so do two variables of one setting that disagree.
+A flag overrides a variable; an empty variable counts as unset. The server does not start if a value is invalid, or if
+two variables of the same setting have different values; the error message names the variables.
 
-Started by plain gunicorn or uvicorn, the server takes workers, address and graceful timeout from *their* options;
-`IEI_WORKERS`, `IEI_BIND` and `IEI_GRACEFUL_TIMEOUT_S` then have no effect. All others hold however it is started."""
+When gunicorn or uvicorn is started directly instead of by `iei serve`, the number of workers, the address and the
+graceful timeout come from *its* options, and `IEI_WORKERS`, `IEI_BIND` and `IEI_GRACEFUL_TIMEOUT_S` have no effect. All
+other settings apply however the server is started."""
 _OTHERS = """\
-## Variables of others
+## Variables of other libraries
 
 | variable | read by | meaning |
 |---|---|---|
 | `HF_TOKEN` | huggingface_hub | token for gated and private models |
-| `HF_HOME` | huggingface_hub | where downloaded models are kept (default `~/.cache/huggingface`) |
-| `HF_ENDPOINT` | huggingface_hub | another hub, a mirror for example |
-| `HF_HUB_OFFLINE` | huggingface_hub | `1`: never ask the hub, start from what is kept |
-| `CUDA_VISIBLE_DEVICES` | CUDA | which GPUs there are; `cuda:0` is the first of them |"""
+| `HF_HOME` | huggingface_hub | where downloaded models are stored (default `~/.cache/huggingface`) |
+| `HF_ENDPOINT` | huggingface_hub | base URL of another hub, for example a mirror |
+| `HF_HUB_OFFLINE` | huggingface_hub | `1`: never contact the hub, use only downloaded files |
+| `CUDA_VISIBLE_DEVICES` | CUDA | which GPUs are visible; `cuda:0` is the first of them |"""
 
 
 def markdown() -> str:
-    """The page docs/configuration.md."""
+    """The text of docs/configuration.md."""
     return "\n\n".join([_INTRODUCTION, *_sections(), _OTHERS]) + "\n"
 
 
 def readme_table() -> str:
-    """What stands between the README's markers."""
-    rows = (_row(Settings.model_fields[name]) for name in _MOST_USED)
+    """The Markdown between the markers in README.md: the most used settings and a link to the others."""
+    rows = (_row(SETTINGS[name]) for name in _MOST_USED)
     return "\n".join([_HEADER, *rows, "", f"[All settings]({PAGE})"])
 
 
 def with_table(readme: str) -> str:
-    """A README with the table of today between its markers.
+    """`readme` with the current table between its markers.
+
+    Args:
+        readme: the text of README.md.
 
     Raises:
-        ValueError: it has not both markers.
+        ValueError: a marker is missing.
     """
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -96,19 +88,15 @@ def with_table(readme: str) -> str:
 
 
 def _sections() -> Iterator[str]:
-    rows: dict[str, list[str]] = {}
-    title = ""
-    for name, field in Settings.model_fields.items():
-        title = _SECTIONS.get(name, title)
-        rows.setdefault(title, []).append(_row(field))
-    for title, lines in rows.items():
-        yield "\n".join([f"## {title}", "", _HEADER, *lines])
+    """A heading and a table for each section."""
+    for title, settings in groupby(SETTINGS.values(), key=attrgetter("section")):
+        yield "\n".join([f"## {title}", "", _HEADER, *map(_row, settings)])
 
 
-def _row(field: FieldInfo) -> str:
-    variables = " or ".join(f"`{name}`" for name in env_names(field))
-    meaning = " ".join((field.description or "").split())
-    return f"| {variables} | {_default(field)} | {_values(field)} | {meaning} |"
+def _row(setting: Setting) -> str:
+    variables = " or ".join(f"`{name}`" for name in setting.variables)
+    meaning = " ".join((setting.field.description or "").split())
+    return f"| {variables} | {_default(setting.field)} | {_values(setting.field)} | {meaning} |"
 
 
 def _default(field: FieldInfo) -> str:
@@ -123,14 +111,11 @@ def _default(field: FieldInfo) -> str:
 
 
 def _values(field: FieldInfo) -> str:
-    """What may be set, as far as the type says it."""
+    """The allowed values, as far as the field's type and bounds define them."""
     if get_origin(field.annotation) is Literal:
         return _alternatives(get_args(field.annotation))
-    if field.annotation is bool:
+    if field.annotation in (bool, bool | None):
         return _alternatives(("true", "false"))
-    words = re.fullmatch(r"\^\(([\w|]+)\)\$", _pattern(field.metadata))
-    if words:
-        return _alternatives(words[1].split("|"))
     return ", ".join(f"{sign} {_number(bound)}" for sign, bound in _bounds(field.metadata))
 
 
@@ -145,19 +130,19 @@ def _bounds(metadata: Iterable[Any]) -> Iterator[tuple[str, float]]:
                 yield sign, bound
 
 
-def _pattern(metadata: Iterable[Any]) -> str:
-    patterns: list[str] = [constraint.pattern for constraint in metadata if getattr(constraint, "pattern", None)]
-    return patterns[0] if patterns else ""
-
-
 def _number(value: float) -> str:
-    """Sizes in full, 300.0 as 300."""
+    """Without a decimal part if it is zero: 300.0 as 300."""
     return str(int(value)) if value == int(value) else str(value)
 
 
 def main() -> None:
+    """Prints docs/configuration.md, or with `--write` updates it and README.md.
+
+    Raises:
+        SystemExit: the files can't be read or written, or README.md lacks a marker.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"update {PAGE} and {README} in the current folder")
+    parser.add_argument("--write", action="store_true", help=f"update {PAGE} and {README} in the current directory")
     if not parser.parse_args().write:
         print(markdown(), end="")
         return

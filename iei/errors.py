@@ -1,22 +1,25 @@
-"""The kinds of error, one class per cause, and the one table kind → HTTP status.
+"""Error classes: one per cause, each with its HTTP status.
 
-Whoever knows the cause raises it; dialects only choose the shape of the body. Messages are for the person who called:
-what was wrong, where, and what to do.
+The code that detects a cause raises its class; a dialect only chooses the shape of the response body. Messages are
+written for the client: what was wrong, where, and what to do about it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 
 class IEIError(Exception):
-    """Base of every error that a client may be told about."""
+    """Base class of errors that are reported to clients."""
 
     status: int = 500
     error_type: str = "Backend"
     retry_after_s: int | None = None
     field: str | None = None
-    """Name of the request's field that is to blame, where it is one."""
+    """Name of the request field that caused the error, if a single field did."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """Additional response headers."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -24,6 +27,7 @@ class IEIError(Exception):
 
     @property
     def message(self) -> str:
+        """The text that the client gets."""
         return str(self)
 
 
@@ -34,15 +38,20 @@ class EmptyInput(IEIError):
 
 
 class InvalidInput(IEIError):
-    """An item that can't be embedded: not base64, not an image, too large, a bad URL."""
+    """An item that can't be embedded: not base64, not an image, too large, or a bad URL."""
 
     status, error_type = 400, "Validation"
 
 
 class InvalidInputs(InvalidInput):
-    """All bad items of one request, by index.
+    """All invalid items of one request, by index.
 
-    `field` is what the dialect calls the list: `inputs[3]: …`. Items that are in no one list have `names` instead.
+    The status and type are those of the items' errors if they all agree, and otherwise 400 `Validation`.
+
+    Args:
+        errors: index of the item → its error.
+        field: the dialect's name for the list of items; messages begin with it, as in `inputs[3]: …`.
+        names: the name of every item, for requests whose items are not all in one list. Replaces `field[index]`.
     """
 
     def __init__(
@@ -51,7 +60,7 @@ class InvalidInputs(InvalidInput):
         self.errors = dict(sorted(errors.items()))
         places = {index: names[index] if names else f"{field}[{index}]" for index in self.errors}
         super().__init__("; ".join(f"{places[index]}: {error}" for index, error in self.errors.items()), field)
-        # One kind of trouble keeps its own kind; a mixture is a validation error.
+        # Errors of one kind keep their status and type; a mixture is a validation error.
         kinds = {(error.status, error.error_type) for error in self.errors.values()}
         if len(kinds) == 1:
             self.status, self.error_type = kinds.pop()
@@ -63,48 +72,82 @@ class InvalidField(IEIError):
     status, error_type = 422, "Validation"
 
 
+class FixedSize(InvalidField):
+    """The request keeps images at their own size, but the model accepts only one size."""
+
+
 class MalformedBody(IEIError):
-    """The body is not the JSON (or the binary form) that it claims to be."""
+    """The body is not valid JSON, or not a valid message of the binary format."""
 
     status, error_type = 400, "Validation"
 
 
 class BodyTooLarge(IEIError):
-    status, error_type = 413, "Validation"
+    """The body exceeds the size limit. The rest of it is not read, so the connection is closed."""
+
+    status, error_type, headers = 413, "Validation", MappingProxyType({"connection": "close"})
 
 
 class UnsupportedMediaType(IEIError):
+    """The route does not accept the body's Content-Type or Content-Encoding."""
+
     status, error_type = 415, "Validation"
 
 
 class BodyTimeout(IEIError):
-    """The client stopped sending its body."""
+    """The body did not arrive in time. The rest of it is not read, so the connection is closed."""
 
-    status, error_type = 408, "Validation"
+    status, error_type, headers = 408, "Validation", MappingProxyType({"connection": "close"})
 
 
 class ModelNotFound(IEIError):
+    """The request names a model that this server does not serve."""
+
     status, error_type = 404, "Validation"
     field = "model"
 
 
+class RouteError(IEIError):
+    """The route does not exist, or does not accept the method.
+
+    Args:
+        message: the path and method requested, and where the routes are listed.
+        status: HTTP status, for example 404 or 405.
+        headers: additional response headers.
+    """
+
+    error_type = "Validation"
+
+    def __init__(self, message: str, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
+class InternalError(IEIError):
+    """An unexpected exception. Its details are only in the log."""
+
+    def __init__(self) -> None:
+        super().__init__("an internal error; the server's log has its traceback")
+
+
 class Overloaded(IEIError):
-    """More is waiting than may wait, or this request waited longer than it may."""
+    """The queue is full, or the request waited longer than the limit."""
 
     status, error_type, retry_after_s = 429, "Overloaded", 1
 
 
 class Unhealthy(IEIError):
-    """The engine is not there, can't load the model, or was lost twice while it ran this input."""
+    """The engine is not running, can't load the model, or ended twice while it ran this input."""
 
     status, error_type, retry_after_s = 503, "Unhealthy", 5
 
 
 class BackendFailed(IEIError):
-    """The model failed on this input, alone."""
+    """The model failed on this input when it was run in a batch of its own."""
 
     status, error_type = 424, "Backend"
 
 
 class StartupError(Exception):
-    """The server can't start. The message is one sentence that says what to do; nobody needs its traceback."""
+    """The server can't start. The message is one sentence that says what to do; it is shown without a traceback."""

@@ -1,4 +1,4 @@
-"""What this machine gives to this process."""
+"""Hardware resources that this process may use."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from pathlib import Path
 
 
 def cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use: a container sees all of its machine's, and is allowed some of them."""
+    """Number of CPU cores that this process may use; at least 1.
+
+    The smaller of the CPU affinity and the cgroup quota: a container sees all cores of its host, but its quota may
+    allow it fewer.
+
+    Args:
+        root: where `proc` and `sys` are mounted.
+    """
     present = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(present, _quota(root) or present))
 
 
 def _quota(root: Path) -> int | None:
-    """Cores that the cgroup (version 2) of this process grants, rounded up; None where there is no limit."""
+    """CPU quota of this process's cgroup (version 2) in cores, rounded up; None if there is no limit."""
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
         group = next(line.removeprefix("0::/") for line in groups if line.startswith("0::/"))

@@ -1,141 +1,109 @@
-"""The one thing that every dialect calls: inputs and options in, vectors out."""
+"""The one path of a request, whatever dialect it came in: admit → resolve → prepare → run → finish."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from statistics import fmean
-from typing import Any, Literal, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from iei.admission import Admission
+from iei.engine.answers import Forward
 from iei.engine.api import Engine, Result
 from iei.errors import BackendFailed, EmptyInput, IEIError, InvalidField, InvalidInput, InvalidInputs, Overloaded
-from iei.inputs.addresses import UrlPolicy
-from iei.inputs.budget import PixelBudget
-from iei.inputs.decode import DecodeLimits, decoded
-from iei.inputs.fetch import Fetcher
-from iei.inputs.geometry import to_multiple, to_pixels
-from iei.inputs.sources import encoded_bytes, kind_of
-from iei.inputs.tokens import encode, keep_tokenizer
+from iei.inputs.modality import typed
+from iei.inputs.preparer import Preparer
 from iei.models.catalog import Catalog
-from iei.models.spec import POOLED, ImageTower, Modality, ModelSpec, TextTower, why_not
-from iei.settings import Settings
+from iei.models.spec import ModelSpec, Rows, TextTower, output_shapes
+from iei.requests import Embedding, Embeddings, ImageInput, Input, Options, TextInput, Token, Vectors
+from iei.settings import RequestSettings
+from iei.targets import Target, resolve_targets, text_tower
 
-S = TypeVar("S", bound=Sized)
 T = TypeVar("T")
-Vectors = npt.NDArray[np.float32]
-Prepared = npt.NDArray[np.generic]
+S = TypeVar("S")
 
 WINDOW_BATCHES = 4
 """How many batches' worth of one request's inputs are in work at a time, for each engine.
 
-Enough that no engine waits for this request. And few: the lines of the decoders, of the arena and of the engine are
-first come, first served, so a picture that comes after a thousand waits for a few batches of theirs, not for all.
+Enough that no engine waits for this request. And few: decoders, arena and engine serve first come, first served, so a
+picture that comes after a thousand waits for a few batches of theirs, not for all.
 """
 
-
-@dataclass(frozen=True, slots=True)
-class ImageInput:
-    source: str | bytes
-    """Base64, a data URI or a URL as text; or the encoded file itself."""
+OF_ONE_INPUT = (EmptyInput, InvalidInput, BackendFailed)
+"""Errors that concern one input of a request, and not the request as a whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextInput:
-    source: str | tuple[int, ...]
-    """Text, or the ids of its tokens."""
+class EmbeddingService:
+    """Computes the embeddings that requests ask for. One for each worker; every dialect calls it.
 
+    Args:
+        engine: runs the models.
+        catalog: the models that may be asked for.
+        preparer: decodes and tokenizes.
+        settings: limits of a request, and what it gets if it does not say.
+        devices: how many engines run side by side behind `engine`.
+    """
 
-Input = ImageInput | TextInput
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a request wants, whatever dialect it came in."""
-
-    model: str | None = None
-    outputs: tuple[str, ...] = ("default",)
-    """Names of OUTPUTS, or `default`: the pooling that the server, or else the model, is set to."""
-    normalize: bool | None = None
-    """Divide vectors by their L2 norm. None: as the server is set, or else as a text model's own pipeline does; what
-    has a vector for each token or patch stays as it is."""
-    dimensions: int | None = None
-    """Keep this many leading values of each vector (before it is normalised)."""
-    resize_to_multiple: bool = False
-    """Resize pictures up to multiples of the patch size, instead of to the model's size."""
-    truncate: bool | None = None
-    """Cut over-long texts instead of refusing them. None: as the dialect's peers do, which is to refuse."""
-    truncation_direction: Literal["left", "right"] = "right"
-    prompt_name: str | None = None
-    """One of the text model's prompts, put before each text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Embedding:
-    """What one input became: output name → float32[dim] or float32[rows, dim], C-contiguous."""
-
-    outputs: Mapping[str, Vectors]
-    tokens: int
-    """Tokens of a text, special ones included; patches of a picture."""
-
-    @property
-    def vector(self) -> Vectors:
-        """The only output, where one was asked for."""
-        (vector,) = self.outputs.values()
-        return vector
-
-
-@dataclass(frozen=True, slots=True)
-class Embeddings:
-    """The answer to a request, in the order of its inputs."""
-
-    spec: ModelSpec
-    items: list[Embedding]
-    timings: dict[Literal["preprocess", "queue", "inference"], float] = field(default_factory=dict)
-    """Seconds, the mean over the inputs."""
-
-
-class Embedder:
-    """Admits requests, fans their inputs out over the decode threads and the engine, and gathers the vectors."""
-
-    def __init__(self, settings: Settings, catalog: Catalog, engine: Engine) -> None:
-        self.settings = settings
-        self.catalog = catalog
-        self.engine = engine
-        self._urls = UrlPolicy.parse(settings.url_inputs)
-        self._limits = DecodeLimits(
-            max_pixels=settings.max_image_pixels,
-            budget=PixelBudget(settings.max_decoding_pixels),
-            fast=settings.fast_decode,
-        )
-        if engine.default.text:
-            keep_tokenizer(engine.default.text)  # in memory once, for all the workers that are forked from here
-        self._in_work = 0
+    def __init__(
+        self, engine: Engine, catalog: Catalog, preparer: Preparer, settings: RequestSettings, devices: int
+    ) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._preparer = preparer
+        self._settings = settings
+        self._devices = devices
+        self._admission = Admission(settings)
+        preparer.keep(engine.default)
 
     async def start(self) -> None:
-        # Threads of its own, so that there are never more: one that decodes for a client who has left is still taken.
-        self._threads = ThreadPoolExecutor(self.settings.decoders, thread_name_prefix="decoder")
-        self._fetcher = Fetcher(self._urls, self.settings.max_image_bytes, self.settings.url_timeout_s)
-        await self.engine.start()
+        """Opens what belongs to a worker: called once, on the event loop that serves requests."""
+        await self._preparer.start()
+        await self._engine.start()
 
     async def stop(self) -> None:
-        await self.engine.stop()
-        await self._fetcher.aclose()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Closes what `start` opened."""
+        await self._engine.stop()
+        await self._preparer.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether an input sent now would be computed: the engine is there, has its model, and answers."""
+        return self._engine.ready
+
+    @property
+    def default(self) -> ModelSpec:
+        """The model of requests that name none."""
+        return self._engine.default
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What clients may call the models; the default one first."""
+        return self._catalog.names
+
+    @property
+    def max_inputs(self) -> int:
+        """Most inputs in one request."""
+        return self._settings.max_inputs
+
+    def resolve(self, model: str | None) -> str:
+        """The served name of the model that a request means. Raises ModelNotFound."""
+        return self._catalog.resolve(model).name
 
     async def describe(self, model: str | None = None) -> ModelSpec:
-        """The model that `model` means to this server."""
-        return await self.engine.describe(self.catalog.resolve(model), deadline=self._deadline())
+        """The model that `model` means to this server, loaded first if it must be.
+
+        Raises:
+            ModelNotFound: it is not served here.
+            Overloaded: it is still being loaded at the request's deadline.
+            Unhealthy: it can't be loaded, or the engine is gone.
+        """
+        return await self._engine.describe(self.resolve(model), deadline=self._deadline())
 
     async def embed(self, inputs: Sequence[Input], options: Options, *, field: str = "inputs") -> Embeddings:
-        """All vectors of a request.
+        """All vectors of a request, in the order of its inputs.
 
         A bad input fails alone and before any batch; the error names every bad one by its index in `field`.
 
@@ -144,245 +112,189 @@ class Embedder:
             InvalidInputs: of its items.
             BackendFailed, ModelNotFound, Overloaded, Unhealthy: see iei.errors.
         """
-        self._check_count(len(inputs), field)
-        with self._admitted(len(inputs)):
-            spec = await self.describe(options.model)
-            request = _Request(self, spec, options, self._deadline())
-            await request.run(inputs)
+        deadline = self._deadline()
+        with self._admission.admitted(len(inputs), field):
+            spec = await self._engine.describe(self.resolve(options.model), deadline=deadline)
+            items = [typed(item, spec) for item in inputs]
+            targets = resolve_targets(spec, items, options, self._settings.normalize)
+            request = _Request(spec, items, targets, options, deadline)
+            await self._work_on(request)
         return request.answer(field)
 
-    async def of_texts(self, items: Sequence[S], work: Callable[[S, TextTower], T], *, field: str) -> list[T]:
-        """`work`, of the tokenizer alone, on each of `items`, for the default model.
+    async def tokenize(
+        self, texts: Sequence[str], *, add_special_tokens: bool, prompt_name: str | None, field: str = "inputs"
+    ) -> list[list[Token]]:
+        """The tokens of each text, by the default model's tokenizer.
 
         Raises:
             EmptyInput, InvalidField: of the request as a whole.
             InvalidInputs: of its items.
         """
-        self._check_count(len(items), field)
 
-        def worked(tower: TextTower) -> list[T]:
-            results: list[T] = []
-            errors: dict[int, IEIError] = {}
+        def one(text: str, tower: TextTower) -> Awaitable[list[Token]]:
+            return self._preparer.tokenize(text, tower, add_special_tokens=add_special_tokens, prompt_name=prompt_name)
+
+        return await self._each(texts, one, field)
+
+    async def detokenize(
+        self, ids: Sequence[Sequence[int]], *, skip_special_tokens: bool, field: str = "ids"
+    ) -> list[str]:
+        """The text of each list of token ids, by the default model's tokenizer. Raises as `tokenize` does."""
+
+        def one(item: Sequence[int], tower: TextTower) -> Awaitable[str]:
+            return self._preparer.detokenize(item, tower, skip_special_tokens=skip_special_tokens)
+
+        return await self._each(ids, one, field)
+
+    async def _each(self, items: Sequence[S], work: Callable[[S, TextTower], Awaitable[T]], field: str) -> list[T]:
+        """`work` on each of `items`, with the default model's text side."""
+        deadline = self._deadline()
+        results: list[T] = []
+        errors: dict[int, IEIError] = {}
+        with self._admission.admitted(len(items), field):
+            spec = await self._engine.describe(self.resolve(None), deadline=deadline)
+            tower = text_tower(spec)
             for index, item in enumerate(items):
                 try:
-                    self._check_length(item)
-                    results.append(work(item, tower))
+                    results.append(await work(item, tower))
                 except OF_ONE_INPUT as error:
                     errors[index] = error
-            if errors:
-                raise _of_inputs(errors, field)
-            return results
+        if errors:
+            raise _of_inputs(errors, field)
+        return results
 
-        with self._admitted(len(items)):
-            tower = _tower(await self.describe(), "text")
-            assert isinstance(tower, TextTower)
-            return await self._in_thread(worked, tower)
+    async def _work_on(self, request: _Request) -> None:
+        """All inputs through prepare → run → finish, a window of them at a time."""
+        batches = WINDOW_BATCHES * request.spec.max_batch * self._devices
+        free = asyncio.Semaphore(min(self._settings.concurrency_level, batches))
+        async with asyncio.TaskGroup() as tasks:
+            for index in request.in_turn():
+                await free.acquire()
+                tasks.create_task(self._one(request, index)).add_done_callback(lambda _: free.release())
 
-    def outputs_of(self, spec: ModelSpec, modality: Modality, options: Options) -> tuple[str, ...]:
-        """The outputs that `options` mean for inputs of this kind.
-
-        Raises:
-            InvalidField: the model does not have them.
-        """
-        tower = _tower(spec, modality)
-        if options.resize_to_multiple and isinstance(tower, ImageTower) and not tower.any_size:
-            raise InvalidField(f"model {spec.name!r} takes pictures of one size only: unset IEI_PREDICT_RESIZE")
-        chosen = tuple(tower.pooling if name == "default" else name for name in options.outputs)
-        for name in chosen:
-            if name not in tower.outputs:
-                offered = ", ".join(output for output in tower.outputs if output in POOLED)
-                raise InvalidField(f"{name!r} is not offered by {spec.name!r}: {why_not(name)}; offered: {offered}")
-            if options.dimensions is not None and not 1 <= options.dimensions <= tower.outputs[name]:
-                raise InvalidField(
-                    f"dimensions must be from 1 to {tower.outputs[name]} for this model, not {options.dimensions}",
-                    "dimensions",
-                )
-        return chosen
-
-    async def prepare(self, item: Input, spec: ModelSpec, options: Options) -> Prepared:
-        """What the engine takes: pixels uint8[H, W, 3] (float32 where the geometry says so), or token ids int32[L]."""
-        if isinstance(item, TextInput):
-            assert spec.text is not None
-            self._check_length(item.source)
-            encoding = partial(
-                encode,
-                item.source,
-                spec.text,
-                truncate=bool(options.truncate),
-                direction=options.truncation_direction,
-                prompt_name=options.prompt_name,
-            )
-            return await self._in_thread(encoding)
-        assert spec.image is not None
-        if isinstance(item.source, str) and kind_of(item.source) == "url":
-            async with self._fetcher.fetched(item.source) as data:
-                return await self._in_thread(self._decode, data, spec.image, options)
-        return await self._in_thread(self._decode, item.source, spec.image, options)
-
-    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
-
-    def _decode(self, source: str | bytes, tower: ImageTower, options: Options) -> Prepared:
-        data = encoded_bytes(source, self.settings.max_image_bytes)
-        if options.resize_to_multiple:
-            with decoded(data, self._limits) as image:
-                return to_multiple(image, tower.geometry, tower.stride, self.settings.max_patches)
-        with decoded(data, self._limits, target=tower.geometry.size) as image:
-            return to_pixels(image, tower.geometry, fast=self._limits.fast)
-
-    def _check_count(self, count: int, field: str) -> None:
-        if not count:
-            raise EmptyInput(f"{field} is empty: send at least one item", field)
-        if count > self.settings.max_inputs:
-            raise InvalidField(
-                f"{field} has {count} items, over the limit of {self.settings.max_inputs} (IEI_MAX_INPUTS)", field
-            )
-
-    def _check_length(self, text: Sized) -> None:
-        """Tokenizing takes a hundred times a text's size, however few of its tokens are kept."""
-        if len(text) > self.settings.max_text_length:
-            raise InvalidInput(
-                f"has a length of {len(text)}, over the limit of {self.settings.max_text_length} (IEI_MAX_TEXT_LENGTH)"
-            )
-
-    @contextmanager
-    def _admitted(self, count: int) -> Iterator[None]:
-        """Counts a request's inputs while they are in work; refuses at once what would have to wait too long."""
-        if self._in_work and self._in_work + count > self.settings.max_queue:
-            raise Overloaded(f"{self._in_work} inputs are in work already (IEI_MAX_QUEUE): try again later")
-        self._in_work += count
+    async def _one(self, request: _Request, index: int) -> None:
+        started = time.perf_counter()
         try:
-            yield
-        finally:
-            self._in_work -= count
+            if request.failure:
+                return
+            if time.monotonic() > request.deadline:
+                raise Overloaded("there was no time left to come to this input (IEI_REQUEST_TIMEOUT_S)")
+            target = request.target(index)
+            array = await self._preparer.prepare(request.items[index], request.spec, request.options)
+            rows = target.tower.rows(array.shape)
+            shapes = output_shapes(target.tower, target.outputs, rows)
+            request.count_values(shapes, self._settings.max_output_values)
+            prepared_s = time.perf_counter() - started
+            if request.is_refused:
+                return  # more bad items are looked for, but nothing is computed
+            result = await self._engine.run(request.spec, target.modality, array, shapes, deadline=request.deadline)
+        except OF_ONE_INPUT as error:
+            request.errors[index] = error
+        except IEIError as error:
+            request.failure = request.failure or error
+        else:
+            embedding = finish(result, target, rows, request.options.dimensions)
+            request.done[index] = _Done(embedding, prepared_s, result.forward)
 
     def _deadline(self) -> float:
-        return time.monotonic() + self.settings.request_timeout_s
+        return time.monotonic() + self._settings.request_timeout_s
+
+
+class _Done(NamedTuple):
+    """An input that has been computed, and what that took."""
+
+    embedding: Embedding
+    prepare_s: float
+    forward: Forward
 
 
 class _Request:
-    """One request on its way: what is known of each of its inputs so far."""
+    """A request in work: what is known of each of its inputs so far."""
 
-    def __init__(self, embedder: Embedder, spec: ModelSpec, options: Options, deadline: float) -> None:
-        self.embedder, self.spec, self.options, self.deadline = embedder, spec, options, deadline
+    def __init__(
+        self,
+        spec: ModelSpec,
+        items: Sequence[ImageInput | TextInput],
+        targets: Mapping[type, Target],
+        options: Options,
+        deadline: float,
+    ) -> None:
+        self.spec, self.items, self.options, self.deadline = spec, items, options, deadline
+        self._targets = targets
         self.errors: dict[int, IEIError] = {}
         """Of single inputs: all are looked for, so that all are named."""
         self.failure: IEIError | None = None
         """Of the request as a whole: nothing more need be done."""
-        self._answers: dict[int, tuple[Result, Embedding]] = {}
-        self._preprocess_s: list[float] = []
+        self.done: dict[int, _Done] = {}
         self._values = 0
 
-    async def run(self, inputs: Sequence[Input]) -> None:
-        modalities: list[Modality] = ["text" if isinstance(item, TextInput) else "image" for item in inputs]
-        outputs = {
-            modality: self.embedder.outputs_of(self.spec, modality, self.options) for modality in set(modalities)
-        }
-        free = asyncio.Semaphore(self._window())
-        # Texts of similar length go one after the other: what is padded in a batch is computed, too.
-        in_turn = sorted(range(len(inputs)), key=lambda index: _length(inputs[index]))
-        async with asyncio.TaskGroup() as tasks:
-            for index in in_turn:
-                await free.acquire()
-                modality = modalities[index]
-                task = tasks.create_task(self._one(index, inputs[index], modality, outputs[modality]))
-                task.add_done_callback(lambda _: free.release())
+    @property
+    def is_refused(self) -> bool:
+        """Whether this request will be answered with an error."""
+        return bool(self.errors or self.failure)
 
-    def _window(self) -> int:
-        settings = self.embedder.settings
-        return min(settings.concurrency_level, WINDOW_BATCHES * self.spec.max_batch * len(settings.devices))
+    def target(self, index: int) -> Target:
+        """What is to become of an input."""
+        return self._targets[type(self.items[index])]
 
-    async def _one(self, index: int, item: Input, modality: Modality, outputs: tuple[str, ...]) -> None:
-        started = time.perf_counter()
-        try:
-            if self.failure:
-                return
-            if time.monotonic() > self.deadline:
-                raise Overloaded("there was no time left to come to this input (IEI_REQUEST_TIMEOUT_S)")
-            array = await self.embedder.prepare(item, self.spec, self.options)
-            self._preprocess_s.append(time.perf_counter() - started)
-            self._count_values(modality, array, outputs)
-            if self.errors or self.failure:
-                return  # the request will be refused: look for more bad items, but compute nothing
-            result = await self.embedder.engine.run(self.spec, modality, array, outputs, deadline=self.deadline)
-        except OF_ONE_INPUT as error:
-            self.errors[index] = error
-        except IEIError as error:
-            self.failure = self.failure or error
-        else:
-            self._answers[index] = (result, self._finished(result, modality, array, outputs))
+    def in_turn(self) -> list[int]:
+        """Indices in the order in which the inputs are worked on.
 
-    def _count_values(self, modality: Modality, array: Prepared, outputs: Sequence[str]) -> None:
-        """A picture of a hundred bytes has hundreds of rows of patches: the answer is bounded, not only the request."""
-        tower = _tower(self.spec, modality)
-        self._values += sum(tower.rows(name, array.shape) * tower.outputs[name] for name in outputs)
-        limit = self.embedder.settings.max_output_values
+        Pictures keep their order. Texts go by length: the padding that a batch needs is computed, too.
+        """
+        return sorted(range(len(self.items)), key=lambda index: _length(self.items[index]))
+
+    def count_values(self, shapes: Mapping[str, tuple[int, ...]], limit: int) -> None:
+        """Adds an input's share of the answer. A picture of a hundred bytes has hundreds of rows of patches.
+
+        Raises:
+            InvalidField: the answer would have more than `limit` numbers.
+        """
+        self._values += sum(int(np.prod(shape)) for shape in shapes.values())
         if self._values > limit:
             raise InvalidField(
                 f"the answer would have more than {limit} numbers (IEI_MAX_OUTPUT_VALUES): send fewer inputs"
             )
 
-    def _finished(self, result: Result, modality: Modality, array: Prepared, outputs: Sequence[str]) -> Embedding:
-        tower = self.spec.tower_for(modality)
-        assert tower is not None
-        tokens = tower.rows("tokens" if modality == "text" else "patches", array.shape)
-        vectors = {
-            name: finish(result.outputs[name], self.options.dimensions, self._normalizes(tower, name))
-            for name in outputs
-        }
-        return Embedding(vectors, tokens)
-
-    def _normalizes(self, tower: ImageTower | TextTower, output: str) -> bool:
-        """As the request says; or else, of vectors (not of rows of tokens), as the server and the model are set."""
-        settings = self.embedder.settings
-        if self.options.normalize is not None or output not in POOLED:
-            return bool(self.options.normalize)
-        return settings.normalize if settings.is_set("normalize") else isinstance(tower, TextTower) and tower.normalize
-
     def answer(self, field: str) -> Embeddings:
-        """Raises what kept it from being one, most particular first."""
+        """Raises what kept this request from being answered: errors of items first, they are the most particular."""
         if self.errors:
             raise _of_inputs(self.errors, field)
         if self.failure:
             raise self.failure
-        in_order = [self._answers[index] for index in sorted(self._answers)]
+        done = [self.done[index] for index in sorted(self.done)]
         return Embeddings(
             self.spec,
-            [embedding for _, embedding in in_order],
+            [each.embedding for each in done],
             {
-                "preprocess": fmean(self._preprocess_s),
-                "queue": fmean(result.queue_s for result, _ in in_order),
-                "inference": fmean(result.inference_s for result, _ in in_order),
+                "preprocess": fmean(each.prepare_s for each in done),
+                "queue": fmean(each.forward.queue_s for each in done),
+                "inference": fmean(each.forward.inference_s for each in done),
             },
         )
 
 
-def _length(item: Input) -> int:
-    """What inputs are sorted by before they are worked on. Pictures keep their order."""
-    return len(item.source) if isinstance(item, TextInput) else 0
+def finish(result: Result, target: Target, rows: Rows, dimensions: int | None) -> Embedding:
+    """What the engine computed, cut to the leading `dimensions` and normalised as the target says."""
+    vectors = {name: _finished(result.outputs[name], dimensions, target.normalizes(name)) for name in target.outputs}
+    return Embedding(vectors, rows.tokens if target.modality == "text" else rows.patches)
 
 
-def _tower(spec: ModelSpec, modality: Modality) -> ImageTower | TextTower:
-    tower = spec.tower_for(modality)
-    if tower is None:
-        raise InvalidField(f"model {spec.name!r} takes no {modality}s")
-    return tower
-
-
-OF_ONE_INPUT = (EmptyInput, InvalidInput, BackendFailed)
-
-
-def _of_inputs(errors: Mapping[int, IEIError], field: str) -> InvalidInputs:
-    """One error for a request: what is wrong with its inputs, or else on which of them the model failed."""
-    bad = {index: error for index, error in errors.items() if not isinstance(error, BackendFailed)}
-    return InvalidInputs(bad or errors, field)
-
-
-def finish(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vectors:
-    """Cuts vectors to their first `dimensions` values, then normalises them, along the last axis."""
+def _finished(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vectors:
+    """Along the last axis."""
     if dimensions is not None:
         vectors = np.ascontiguousarray(vectors[..., :dimensions])
     if normalize:
         norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
         vectors = vectors / np.maximum(norms, np.float32(1e-12))
     return vectors
+
+
+def _length(item: ImageInput | TextInput) -> int:
+    return len(item.source) if isinstance(item, TextInput) else 0
+
+
+def _of_inputs(errors: Mapping[int, IEIError], field: str) -> InvalidInputs:
+    """One error for a request: what is wrong with its inputs, or else on which of them the model failed."""
+    bad = {index: error for index, error in errors.items() if not isinstance(error, BackendFailed)}
+    return InvalidInputs(bad or errors, field)

@@ -8,6 +8,19 @@ import pytest
 
 from tests.servers import Server, serve
 
+SERVERS = {"demo_server", "text_server", "zoo_server"}
+"""Fixtures below that start a server."""
+PROGRAMS = {"test_server.py", "test_embed.py"}
+"""Modules whose every test runs a server or a program."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test that uses a shared server; tests that start processes of their own carry the mark themselves."""
+    for item in items:
+        if item.path.name in PROGRAMS or SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.server)
+
 
 @pytest.fixture(scope="session")
 def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -27,8 +27,8 @@ def photos() -> dict[str, Image.Image]:
     for name in _PHOTOS:
         with Image.open(folder / name) as image:
             found[name.split(".")[0]] = image.convert("RGB")
-    for image in found.values():
-        image.info.clear()  # or their colour profiles would be written into every file that is made of them
+    for picture in found.values():
+        picture.info.clear()  # or their colour profiles would be written into every file that is made of them
     for name, pixels in zip(("china", "flower"), load_sample_images().images, strict=True):
         found[name] = Image.fromarray(pixels)
     return found

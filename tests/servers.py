@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,7 @@ def serve(
     *,
     worker_class: str = "uvicorn.workers.UvicornWorker",
     start_s: float = START_S,
+    meanwhile: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
 ) -> Iterator[Server]:
     """A server that has answered `/health` with 200.
 
@@ -71,6 +72,9 @@ def serve(
         env: settings, added to an environment without any.
         command: instead of `gunicorn server:app …`; it has to listen on a free port of 127.0.0.1 and to log gunicorn's
             "Listening at". `python` as its first word is the tests' own.
+        worker_class: of gunicorn, where `command` is not given.
+        start_s: how long it may take to be ready.
+        meanwhile: called with the process as soon as it runs, before it is waited for.
 
     Raises:
         ServerDied: it did not become ready.
@@ -91,6 +95,7 @@ def serve(
             )
         server = Server(master, mark, log_file)
         try:
+            meanwhile(master)
             _wait_until_ready(server, start_s)
             yield server
             server.stop()

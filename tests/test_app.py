@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
-from iei.app import create_app
 from iei.engine.inprocess import InProcessEngine
 from iei.errors import Unhealthy
 from iei.models.spec import ModelSpec
-from iei.settings import Settings
+from tests.apps import app_around
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
 
 ERRORS = {
@@ -26,7 +25,7 @@ ERRORS = {
 @pytest.fixture
 def client() -> Iterator[TestClient]:
     """It raises what the app raises."""
-    with TestClient(create_app(Settings(model=SPEC.name), InProcessEngine(KnownRuntime()))) as client:
+    with TestClient(app_around(InProcessEngine(KnownRuntime()))) as client:
         yield client
 
 
@@ -67,7 +66,7 @@ def test_a_slash_too_many_is_not_found_rather_than_sent_elsewhere(client: TestCl
 
 
 def test_a_demo_is_called_untrained_whatever_its_name(caplog: pytest.LogCaptureFixture) -> None:
-    create_app(Settings(models="known=org/vit,mine=demo"), InProcessEngine(KnownRuntime()))
+    app_around(InProcessEngine(KnownRuntime()), models="known=org/vit,mine=demo")
     (record,) = caplog.records
     assert record.getMessage().startswith("mine is the built-in demo model: UNTRAINED")
 
@@ -81,7 +80,7 @@ class HalfLoaded(InProcessEngine):
 
 def test_a_model_is_ready_when_it_can_be_served() -> None:
     """tritonclient takes any 200 for yes."""
-    app = create_app(Settings(models=f"{SPEC.name}=org/vit,broken=org/other"), HalfLoaded(KnownRuntime()))
+    app = app_around(HalfLoaded(KnownRuntime()), models=f"{SPEC.name}=org/vit,broken=org/other")
     with TestClient(app) as client:
         assert client.get(f"/v2/models/{SPEC.name}/ready").json() == {"name": SPEC.name, "ready": True}
         for path in ("/v2/models/broken/ready", "/v2/models/broken/versions/1/ready"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from iei.configuration import BEGIN, END, markdown, readme_table, with_table
-from iei.settings import Settings, env_names
+from iei.settings import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 REGENERATE = "run `python -m iei.configuration --write`"
@@ -26,9 +26,9 @@ def test_the_readmes_table_is_the_one_that_is_generated() -> None:
 
 def test_every_setting_has_one_row_with_all_its_variables() -> None:
     rows = [line for line in markdown().splitlines() if line.startswith("| `")]
-    for name, field in Settings.model_fields.items():
-        assert f"IEI_{name.upper()}" in env_names(field), "the page says that flags are named so"
-        variables = " or ".join(f"`{variable}`" for variable in env_names(field))
+    for name, setting in SETTINGS.items():
+        assert f"IEI_{name.upper()}" in setting.variables, "the page says that flags are named so"
+        variables = " or ".join(f"`{variable}`" for variable in setting.variables)
         assert len([row for row in rows if row.startswith(f"| {variables} |")]) == 1, name
 
 
@@ -44,7 +44,7 @@ def test_every_row_has_a_meaning_and_all_its_columns() -> None:
     "cells",
     [
         "| `IEI_MAX_BODY_BYTES` | `67108864` (64 MiB) | ≥ 1 |",
-        "| `IEI_NORMALIZE` or `NORMALIZE_EMBEDDINGS` | `false` | `true`, `false` |",
+        "| `IEI_NORMALIZE` or `NORMALIZE_EMBEDDINGS` | none | `true`, `false` |",
         "| `IEI_DTYPE` | `auto` | `auto`, `float32`, `bfloat16`, `float16` |",
         "`POOLING_STRATEGY` | `auto` | `auto`, `cls`, `mean`, `patch_mean`, `max`, `last`, `pooler` |",
         "| `IEI_MAX_BATCH` | `0` | ≥ 0, ≤ 4096 |",
@@ -65,6 +65,7 @@ def test_the_rest_of_a_readme_is_left_alone() -> None:
         with_table("# Title\n")
 
 
+@pytest.mark.server
 def test_write_updates_the_page_and_the_readme(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
@@ -73,6 +74,7 @@ def test_write_updates_the_page_and_the_readme(tmp_path: Path) -> None:
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == f"{BEGIN}\n{readme_table()}\n{END}\n"
 
 
+@pytest.mark.server
 def test_write_outside_a_checkout_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "iei.configuration", "--write"],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from iei.machine import cores
-from iei.settings import Settings
+from iei.settings import InputSettings
 
 
 @pytest.mark.parametrize(
@@ -36,5 +36,5 @@ def test_cores_are_those_that_the_container_is_granted(
 def test_decode_threads_are_shared_out_of_the_cores_that_are_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
-    assert Settings(workers=2).decoders == 2
-    assert Settings(workers=8).decoders == 1
+    assert InputSettings().threads(workers=2) == 2
+    assert InputSettings().threads(workers=8) == 1

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from itertools import cycle, islice
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -20,6 +21,7 @@ import psutil
 import pytest
 
 from tests import pictures
+from tests.checkpoints.vision_checkpoints import write_checkpoint
 from tests.servers import ROOT, Server, serve
 
 Vectors = np.ndarray[tuple[int, int], np.dtype[np.float64]]
@@ -100,9 +102,9 @@ def test_a_worker_that_has_served_imports_neither_torch_nor_transformers() -> No
     code = """
 import asyncio, sys, time
 import numpy as np
-from iei.app import create_app
+from iei.engine.answers import Forward
 from iei.engine.api import Result
-from iei.settings import Settings
+from tests.apps import app_around
 from tests.engine.runtimes_for_tests import SPEC, mean_colour
 import httpx
 
@@ -111,12 +113,12 @@ class Known:
     async def start(self): ...
     async def stop(self): ...
     async def describe(self, model, *, deadline): return SPEC
-    async def run(self, spec, modality, array, outputs, *, deadline):
-        return Result({name: mean_colour(array, name) for name in outputs}, 0.0, 0.0)
+    async def run(self, spec, modality, array, shapes, *, deadline):
+        return Result({name: mean_colour(array, name) for name in shapes}, Forward())
 
 async def main():
     import iei.engine.client, iei.commands.serve  # all that a worker has
-    app = create_app(Settings(model="known"), Known())
+    app = app_around(Known())
     async with app.router.lifespan_context(app):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://iei") as client:
             photo = sys.stdin.read()
@@ -412,3 +414,34 @@ def test_a_start_that_can_not_succeed_says_why_before_a_port_is_open(
     (last,) = [line for line in done.stderr.splitlines() if line.startswith("iei: ")]
     assert sentence in last
     assert "Traceback" not in done.stderr
+
+
+def test_a_catalog_that_is_edited_during_a_start_is_the_same_to_all_processes(tmp_path: Path, demo_cache: str) -> None:
+    """Frames name models by their place: a process that read the file later would compute with another model."""
+    own = write_checkpoint("vit", tmp_path / "own")
+    allow_list = tmp_path / "supported_models.txt"
+    allow_list.write_text(f"first=demo\nsecond={own}\n")
+
+    def edited_when_the_engine_starts(process: subprocess.Popen[bytes]) -> None:
+        while process.poll() is None:
+            if any("iei.engine.process" in child.cmdline() for child in psutil.Process(process.pid).children(True)):
+                allow_list.write_text(f"second={own}\nfirst=demo\nthird=demo\n")
+                return
+            time.sleep(0.01)
+
+    env = {"IEI_SUPPORTED_MODELS": str(allow_list), "IEI_CACHE_DIR": demo_cache}
+    with serve(env, meanwhile=edited_when_the_engine_starts) as server:
+        assert "third" in allow_list.read_text()
+        models = httpx.get(f"{server.url}/v1/models").json()["data"]
+        assert [model["id"] for model in models] == ["first", "second"]
+        dims = {name: _dim(server, name) for name in ("first", "second")}
+        assert dims["first"] == 192 != dims["second"]
+        info = httpx.get(f"{server.url}/v2/models/second").json()
+        assert info["name"] == "second"
+
+
+def _dim(server: Server, model: str) -> int:
+    body = {"model": model, "input": [pictures.data_uri(pictures.png())], "encoding_format": "float"}
+    response = httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=60)
+    assert response.status_code == 200, response.text
+    return len(response.json()["data"][0]["embedding"])

@@ -1,4 +1,4 @@
-"""The Embedder and the app around it, with an engine whose answers are known."""
+"""The service and the app around it, with an engine whose answers are known."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iei.app import create_app
+from iei.engine.api import Result
 from iei.engine.inprocess import InProcessEngine
 from iei.errors import InvalidInput, StartupError
 from iei.inputs.geometry import to_pixels
+from iei.models.spec import ImageTower, ModelSpec, Rows
 from iei.runtimes.api import Input
-from iei.settings import Settings
 from tests import pictures
+from tests.apps import app_around
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
 
 PHOTO = pictures.base64_of(pictures.png(8, 8))
@@ -29,12 +30,7 @@ PHOTO = pictures.base64_of(pictures.png(8, 8))
 
 @asynccontextmanager
 async def client_of(runtime: KnownRuntime | None = None, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(Settings(model=SPEC.name, **settings), InProcessEngine(runtime or KnownRuntime()))
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://iei") as client,
-    ):
+    async with client_around(InProcessEngine(runtime or KnownRuntime()), **settings) as client:
         yield client
 
 
@@ -51,7 +47,7 @@ def picture_host() -> Iterator[str]:
         def log_message(self, *_: object) -> None: ...
 
     with HTTPServer(("127.0.0.1", 0), Photo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://localhost:{server.server_port}/photo.png"
         server.shutdown()
 
@@ -167,7 +163,7 @@ def test_clients_that_leave_do_not_make_more_threads(monkeypatch: pytest.MonkeyP
             assert (await client.post("/embed", json={"inputs": [PHOTO]})).status_code == 400
         assert len(begun) == 2, "the first, which nobody could stop, and the last"
 
-    monkeypatch.setattr("iei.service.decoded", slow)
+    monkeypatch.setattr("iei.inputs.preparer.decoded", slow)
     asyncio.run(scenario())
 
 
@@ -199,7 +195,7 @@ def test_a_request_that_is_out_of_time_is_not_worked_on(monkeypatch: pytest.Monk
             assert (response.status_code, response.json()["error_type"]) == (429, "Overloaded")
             assert len(decoded) < 10
 
-    monkeypatch.setattr("iei.service.to_pixels", counting)
+    monkeypatch.setattr("iei.inputs.preparer.to_pixels", counting)
     asyncio.run(scenario())
 
 
@@ -260,4 +256,98 @@ def test_vectors_are_cut_before_they_are_normalised() -> None:
 
 def test_a_url_policy_that_makes_no_sense_stops_the_start() -> None:
     with pytest.raises(StartupError, match="IEI_URL_INPUTS"):
-        create_app(Settings(url_inputs="*"), InProcessEngine(KnownRuntime()))
+        app_around(InProcessEngine(KnownRuntime()), url_inputs="*")
+
+
+class LoadsSlowly(InProcessEngine):
+    """Describes its model when `loaded` is set, as if it had to be loaded first."""
+
+    def __init__(self, runtime: KnownRuntime) -> None:
+        super().__init__(runtime)
+        self.loaded = asyncio.Event()
+        self.asked: list[float] = []
+        """Deadlines of those who asked."""
+        self.asking = asyncio.Event()
+
+    async def describe(self, model: str, *, deadline: float) -> ModelSpec:
+        self.asked.append(deadline)
+        self.asking.set()
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            await self.loaded.wait()
+        return await super().describe(model, deadline=deadline)
+
+
+@asynccontextmanager
+async def client_around(engine: InProcessEngine, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    app = app_around(engine, **settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://iei") as client,
+    ):
+        yield client
+
+
+def test_inputs_that_wait_for_a_model_to_be_loaded_count_as_in_work() -> None:
+    async def scenario() -> None:
+        engine = LoadsSlowly(KnownRuntime())
+        async with client_around(engine, max_queue=2) as client:
+            waiting = asyncio.create_task(client.post("/embed", json={"inputs": [PHOTO] * 2}))
+            await engine.asking.wait()
+            refused = await client.post("/embed", json={"inputs": [PHOTO]})
+            assert (refused.status_code, refused.json()["error_type"]) == (429, "Overloaded")
+            assert len(engine.asked) == 1, "what is refused asks for no model"
+            engine.loaded.set()
+            assert (await waiting).status_code == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_request_has_one_deadline_from_its_arrival_on() -> None:
+    deadlines: list[float] = []
+
+    class Watched(LoadsSlowly):
+        async def run(self, *arguments: Any, deadline: float, **options: Any) -> Result:
+            deadlines.append(deadline)
+            return await super().run(*arguments, deadline=deadline, **options)
+
+    async def scenario() -> None:
+        engine = Watched(KnownRuntime())
+        async with client_around(engine) as client:
+            request = asyncio.create_task(client.post("/embed", json={"inputs": [PHOTO]}))
+            await engine.asking.wait()
+            engine.loaded.set()
+            assert (await request).status_code == 200
+            assert deadlines == engine.asked
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/embed", {"inputs": PHOTO}),
+        ("/embed_all", {"inputs": PHOTO}),
+        ("/v1/embeddings", {"model": SPEC.name, "input": PHOTO}),
+    ],
+)
+def test_a_picture_asks_for_its_model_and_is_measured_once(
+    path: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[int, ...]] = []
+    rows = ImageTower.rows
+
+    def counted(tower: ImageTower, shape: tuple[int, ...]) -> Rows:
+        measured.append(shape)
+        return rows(tower, shape)
+
+    async def scenario() -> None:
+        engine = LoadsSlowly(KnownRuntime())
+        engine.loaded.set()
+        async with client_around(engine) as client:
+            response = await client.post(path, json=body)
+            assert response.status_code == 200, response.text
+            assert len(engine.asked) == 1
+            assert measured == [(8, 8, 3)]
+
+    monkeypatch.setattr(ImageTower, "rows", counted)
+    asyncio.run(scenario())

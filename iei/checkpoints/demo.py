@@ -1,6 +1,6 @@
-"""The built-in demo model: a small ViT of random weights, made on the spot, so that IEI can be tried with no download.
+"""The built-in demo model: a small ViT with random weights, written on first use, to try IEI without a download.
 
-Its vectors are no good for search, but they are the same everywhere and differ from picture to picture.
+Its vectors are useless for search, but they are the same on every machine and differ from picture to picture.
 """
 
 from __future__ import annotations
@@ -8,33 +8,49 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
-import transformers
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from iei.errors import StartupError
-from iei.runtimes.torch.weights import quiet
 
 VERSION = "demo-v1"
-"""Name of its folder. To change a byte of the model is to change this."""
+"""Name of the model's folder. Change it whenever a weight changes: the old folder is in people's caches."""
 
 SEED = 20250501
 
+WIDTH, MLP_WIDTH, LAYERS, SIDE, PATCH = 192, 768, 4, 224, 16
+
 CONFIG = {
-    "hidden_size": 192,
-    "num_hidden_layers": 4,
+    "architectures": ["ViTModel"],
+    "attention_probs_dropout_prob": 0.0,
+    "dtype": "float32",
+    "encoder_stride": PATCH,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.0,
+    "hidden_size": WIDTH,
+    "image_size": SIDE,
+    "initializer_range": 0.02,
+    "intermediate_size": MLP_WIDTH,
+    "layer_norm_eps": 1e-12,
+    "model_type": "vit",
     "num_attention_heads": 3,
-    "intermediate_size": 768,
-    "image_size": 224,
-    "patch_size": 16,
+    "num_channels": 3,
+    "num_hidden_layers": LAYERS,
+    "patch_size": PATCH,
+    "pooler_act": "tanh",
+    "pooler_output_size": WIDTH,
+    "qkv_bias": True,
 }
+"""Every value that transformers' `ViTConfig` has, so that its defaults can change without changing the model."""
+
 PREPROCESSOR = {
     "image_processor_type": "ViTImageProcessor",
     "do_resize": True,
-    "size": {"height": 224, "width": 224},
+    "size": {"height": SIDE, "width": SIDE},
     "resample": 2,
     "do_rescale": True,
     "rescale_factor": 1 / 255,
@@ -44,12 +60,15 @@ PREPROCESSOR = {
 }
 
 
-def demo_folder(cache_dir: str | None) -> Path:
-    """Where the demo model is, made on first use in `cache_dir` (default `~/.cache/iei`).
+def demo_folder(cache_dir: Path | None) -> Path:
+    """Returns the demo model's folder, which is written into `cache_dir` (default: `~/.cache/iei`) on first use.
 
-    Any number of processes may ask at once. Raises StartupError where the folder can't be written.
+    Several processes may call this at the same time.
+
+    Raises:
+        StartupError: the folder can't be written.
     """
-    cache = Path(cache_dir or "~/.cache/iei").expanduser()
+    cache = (cache_dir or Path("~/.cache/iei")).expanduser()
     folder = cache / VERSION
     if not folder.is_dir():
         try:
@@ -63,19 +82,19 @@ def demo_folder(cache_dir: str | None) -> Path:
 
 
 def write_demo(folder: Path) -> None:
-    """Writes the model into `folder`: the same bytes wherever the same versions of numpy and transformers do it."""
-    model = transformers.ViTModel(transformers.ViTConfig(**CONFIG)).eval()
-    rng = np.random.Generator(np.random.PCG64(SEED))
-    with torch.no_grad():
-        for name, weight in sorted(model.named_parameters()):
-            weight.copy_(torch.from_numpy(_initial(name, tuple(weight.shape), rng)))
-    with quiet():
-        model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2) + "\n")
+    """Writes config.json, preprocessor_config.json and model.safetensors into `folder`. Always the same bytes.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    for file, content in (("config.json", CONFIG), ("preprocessor_config.json", PREPROCESSOR)):
+        (folder / file).write_text(json.dumps(content, indent=2) + "\n")
+    # Written by Python, whose OSError demo_folder explains. transformers reads only files of the format "pt".
+    (folder / "model.safetensors").write_bytes(save(dict(_weights()), metadata={"format": "pt"}))
 
 
 def _publish(folder: Path) -> None:
-    """Written aside and renamed: whoever else looks sees a whole model or none."""
+    """Writes to a temporary folder and renames it, so that other processes see a complete model or none."""
     draft = Path(tempfile.mkdtemp(prefix=f".{VERSION}-", dir=folder.parent))
     try:
         write_demo(draft)
@@ -89,12 +108,36 @@ def _publish(folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Variance is kept from layer to layer, so that what differs between pictures is not drowned on its way up."""
-    if name.endswith("bias"):
-        return np.zeros(shape, np.float32)
-    if len(shape) == 1:
-        return np.ones(shape, np.float32)
-    learned_tokens = "embeddings" in name and "projection" not in name
-    deviation = 0.1 if learned_tokens else float(np.prod(shape[1:])) ** -0.5
-    return rng.normal(0, deviation, shape).astype(np.float32)
+def _weights() -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yields (name, values) of each weight of a `ViTModel`, as transformers names them in files.
+
+    The order is part of the model: each weight takes the next numbers of one random generator.
+    """
+    rng = np.random.Generator(np.random.PCG64(SEED))
+
+    def noise(deviation: float, *shape: int) -> NDArray[np.float32]:
+        return rng.normal(0, deviation, shape).astype(np.float32)
+
+    def linear(name: str, outputs: int, *inputs: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        # Keeps the variance from layer to layer; else the differences between pictures would vanish on the way.
+        yield f"{name}.weight", noise(float(np.prod(inputs)) ** -0.5, outputs, *inputs)
+        yield f"{name}.bias", np.zeros(outputs, np.float32)
+
+    def norm(name: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        yield f"{name}.weight", np.ones(WIDTH, np.float32)
+        yield f"{name}.bias", np.zeros(WIDTH, np.float32)
+
+    yield "embeddings.cls_token", noise(0.1, 1, 1, WIDTH)
+    yield from linear("embeddings.patch_embeddings.projection", WIDTH, 3, PATCH, PATCH)
+    yield "embeddings.position_embeddings", noise(0.1, 1, 1 + (SIDE // PATCH) ** 2, WIDTH)
+    for layer in (f"encoder.layer.{number}" for number in range(LAYERS)):
+        yield from linear(f"{layer}.attention.attention.key", WIDTH, WIDTH)
+        yield from linear(f"{layer}.attention.output.dense", WIDTH, WIDTH)
+        yield from linear(f"{layer}.attention.attention.query", WIDTH, WIDTH)
+        yield from linear(f"{layer}.attention.attention.value", WIDTH, WIDTH)
+        yield from linear(f"{layer}.intermediate.dense", MLP_WIDTH, WIDTH)
+        yield from linear(f"{layer}.output.dense", WIDTH, MLP_WIDTH)
+        yield from norm(f"{layer}.layernorm_before")
+        yield from norm(f"{layer}.layernorm_after")
+    yield from norm("layernorm")
+    yield from linear("pooler.dense", WIDTH, WIDTH)

@@ -1,4 +1,4 @@
-"""Which `model_type`s can be served: the rows of all tables, and what they take."""
+"""Which `model_type`s can be served, and what they take: all rows of the tables of architectures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FAMILIES: Mapping[str, tuple[Modality, ...]] = {
     **dict.fromkeys(TEXT_ARCHITECTURES, ("text",)),
     **dict.fromkeys(TWO_TOWERS, ("image", "text")),
 }
-"""`model_type` → what a whole checkpoint of it takes."""
+"""`model_type` → what a complete checkpoint of it takes."""
 
 
 def supported(model_type: object) -> str:
-    """The `model_type` of a `config.json`, checked before transformers reads any file of a checkpoint.
+    """Returns the `model_type` of a `config.json`, checked before transformers reads any file of the checkpoint.
 
     Raises:
-        StartupError: no table has it; with the list of all that have a row.
+        StartupError: no table has a row for it; with all that have one.
     """
     if isinstance(model_type, str) and model_type in FAMILIES:
         return model_type

@@ -1,4 +1,4 @@
-"""A checkpoint's files: which of them hold its weights, and what its descriptions say."""
+"""A checkpoint's files: which of them hold its weights, and reading its JSON."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from iei.errors import StartupError
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
-"""Names of weights: one file, or the index of several, and these."""
+"""Names of files with weights: one file, or the index of several and those."""
 
 
 def weight_files(names: Collection[str], source: object, *, allow_pickle: bool) -> list[str]:
-    """Of the files in a folder or repository, those with its weights, safetensors before pickles; the first tells all.
+    """Returns the files with weights: safetensors if there are any, else pickles. The first has or lists all weights.
+
+    Args:
+        names: of all files in a folder or repository.
+        source: what to call that in an error.
+        allow_pickle: whether pickles may be used.
 
     Raises:
         StartupError: there are none, or pickles only and they are not allowed.
@@ -36,7 +41,7 @@ def weight_files(names: Collection[str], source: object, *, allow_pickle: bool) 
 
 
 def read_json(file: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
-    """What a JSON file holds; None where there is no such file.
+    """Returns the content of a JSON file, which must be a `kind`; None if there is no such file.
 
     Raises:
         StartupError: it can't be read, or holds something else than a `kind`.

@@ -1,4 +1,4 @@
-"""Hub id or local folder → a folder that holds a checkpoint's files.
+"""Hub id or local folder → a folder with a checkpoint's files.
 
 `HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean to huggingface_hub, which reads them.
 """
@@ -51,20 +51,27 @@ DESCRIPTIONS = (
     "sentence_*_config.json",
     "*/config.json",
 )
-"""All that is read of a repository beside its weights: no pictures, no code."""
+"""Files of a repository that are read besides its weights."""
 
 DENSE = "*_Dense/config.json"
-"""A folder of sentence-transformers that has weights of its own."""
+"""Marks a folder of sentence-transformers that has weights of its own."""
 
 
 def fetch_checkpoint(
     model_id: str, revision: str | None, *, allow_pickle: bool = False, prefer_cache: bool = False
 ) -> Path:
-    """A local folder as it is; of a hub id, the files that are needed, from the cache or downloaded into it.
+    """Returns the folder of a checkpoint, downloaded into the hub's cache if it is not a local folder.
 
-    `model_type` is checked against the table of architectures first: what can't be served is not downloaded either.
-    With `prefer_cache`, the hub is asked only if the cache does not have all of it. Raises StartupError, one sentence
-    that says what to do.
+    `model_type` is checked before any weights are downloaded.
+
+    Args:
+        model_id: a local folder, or an id of the hub.
+        revision: branch, tag or commit on the hub; None for its default branch.
+        allow_pickle: whether the weights may be in a pickle.
+        prefer_cache: ask the hub only if the cache lacks something.
+
+    Raises:
+        StartupError: one sentence that says what to do.
     """
     folder = Path(model_id).expanduser()
     if folder.is_dir():
@@ -82,7 +89,11 @@ def fetch_checkpoint(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A checkpoint's `config.json`, which has a `model_type`."""
+    """Returns a checkpoint's `config.json`.
+
+    Raises:
+        StartupError: it is missing, is not JSON, or has no `model_type`.
+    """
     config: dict[str, Any] | None = read_json(folder / "config.json")
     if config is None:
         raise StartupError(f"{folder} has no config.json: it is not the folder of a transformers model.")
@@ -92,12 +103,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def revision_of(folder: Path) -> str | None:
-    """The commit that a folder of the cache holds; None for other folders."""
+    """Returns the commit that a folder of the hub's cache holds; None for other folders."""
     return folder.name if folder.parent.name == "snapshots" else None
 
 
 def _asked(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
-    """What the hub has now; the copy of an earlier start, if it can't be had."""
+    """Returns what the hub has now or, if the hub can't be reached, the copy in the cache."""
     try:
         return _download(model_id, revision, allow_pickle)
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.TransportError, HfHubHTTPError) as reason:
@@ -130,7 +141,7 @@ def _download(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
 
 
 def _client() -> httpx.Client:
-    """huggingface_hub's own, which would wait for some answers without limit, and for others a minute."""
+    """Returns huggingface_hub's client with time limits: its own waits for some answers without a limit."""
     client = default_client_factory()
     client.event_hooks["request"].append(_give_up_in_time)
     return client
@@ -142,7 +153,7 @@ def _give_up_in_time(request: httpx.Request) -> None:
 
 
 def _wanted(model_id: str, files: list[str], allow_pickle: bool) -> list[str]:
-    """Of a repository's files, those to take."""
+    """Returns those of a repository's files that are downloaded."""
     described = [file for file in files if _match(file, DESCRIPTIONS)]
     weights = weight_files(files, f"{model_id} on the hub", allow_pickle=allow_pickle)
     for dense in (file.removesuffix("/config.json") for file in files if fnmatch(file, DENSE)):
@@ -161,16 +172,16 @@ def _has(folder: Path, files: Iterable[str]) -> bool:
 
 
 def _remember(revision: str, folder: Path) -> None:
-    """Notes in the cache which commit a revision means, as huggingface_hub would do before all of it is there."""
+    """Writes into the cache which commit a revision means. huggingface_hub would do it before all files are there."""
     ref = folder.parents[1] / "refs" / revision
     if revision != folder.name and not (ref.is_file() and ref.read_text() == folder.name):
-        with contextlib.suppress(OSError):  # a cache that can only be read is none the worse for it
+        with contextlib.suppress(OSError):  # a read-only cache works without it
             ref.parent.mkdir(parents=True, exist_ok=True)
             ref.write_text(folder.name)
 
 
 def _cached(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
-    """The copy of an earlier start. Raises LocalEntryNotFoundError where there is no whole one."""
+    """Returns the copy in the cache. Raises LocalEntryNotFoundError if it is not complete."""
     wanted = [*DESCRIPTIONS, *SAFETENSORS, *(f"*_Dense/{name}" for name in SAFETENSORS)]
     folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted, local_files_only=True))
     files = [file.name for file in folder.iterdir()]
@@ -182,7 +193,7 @@ def _cached(model_id: str, revision: str | None, allow_pickle: bool) -> Path:
 
 
 def _explanation(error: Exception, model_id: str, revision: str | None) -> str:
-    """What to do about an error of huggingface_hub, in one sentence."""
+    """Returns one sentence that says what to do about an error of huggingface_hub."""
     advice = next((advice for kind, advice in _ADVICE if isinstance(error, kind)), _BROKEN_OFF)
     if isinstance(error, HfHubHTTPError) and advice is _BROKEN_OFF:
         advice = _ADVICE_BY_STATUS.get(error.response.status_code, advice)
@@ -211,7 +222,7 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     ),
     (HFValidationError, "{model!r} is neither a folder nor an id of the hub: write owner/name, or a folder's path."),
 )
-"""The first that fits counts: huggingface_hub's errors inherit from one another."""
+"""Error → advice. The first match counts, as huggingface_hub's errors inherit from one another."""
 
 _ADVICE_BY_STATUS: Mapping[int, str] = {
     401: "{hub} does not accept HF_TOKEN: renew it, or unset it if {model} is public.",

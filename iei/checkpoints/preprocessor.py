@@ -1,8 +1,8 @@
 """`preprocessor_config.json` → `Geometry`.
 
 transformers keeps half of a checkpoint's preprocessing in the defaults of its processor classes. The table below
-repeats them in the file's own vocabulary, and the file overrides them. What can't be followed exactly stops the start:
-a picture at a wrong size ruins an index, and nobody notices.
+repeats them in the file's own vocabulary, and the file overrides them. Settings that can't be followed exactly are
+refused: pictures of a wrong size would spoil an index without any error.
 """
 
 from __future__ import annotations
@@ -81,32 +81,39 @@ _BY_MODEL_TYPE: Mapping[str, str] = {
     "dinov3_vit": "DINOv3ViTImageProcessor",
     "pvt": "PvtImageProcessor",
 }
-"""What an old file that does not name its processor means."""
+"""`model_type` → the processor of old files that do not name theirs."""
 
 _FLOAT_PROCESSORS = {"DINOv3ViTImageProcessor"}
-"""Those that rescale first and so resample floats. (They exist for torchvision alone.)"""
+"""Processors that rescale before they resize, so that they resample floats. They exist for torchvision only."""
 
 
 def read_preprocessor(folder: Path) -> dict[str, Any]:
-    """The image processor's settings in a checkpoint's folder.
+    """Returns the image processor's settings in a checkpoint's folder.
 
-    Newer checkpoints nest them in `processor_config.json`, which then counts. Raises `StartupError` if there are none.
+    Newer checkpoints nest them in `processor_config.json`, which then takes precedence.
+
+    Raises:
+        StartupError: there are none.
     """
     nested = (read_json(folder / PROCESSOR_FILE) or {}).get("image_processor")
     preprocessor = nested if isinstance(nested, dict) else read_json(folder / PREPROCESSOR_FILE)
     if preprocessor is None:
         raise StartupError(
-            f"{folder} has no {PREPROCESSOR_FILE}, so nobody knows at which size its model wants pictures: "
+            f"{folder} has no {PREPROCESSOR_FILE}, which says at which size its model takes pictures: "
             "copy the file from the checkpoint that the model was trained from."
         )
     return preprocessor
 
 
 def read_geometry(preprocessor_config: Config, model_type: str) -> Geometry:
-    """The geometry that a preprocessor file describes, with its processor's defaults for what it leaves out.
+    """Returns the geometry that a preprocessor file describes, with its processor's defaults for missing fields.
 
-    `model_type` (of `config.json`) decides for old files that name no processor. Raises `StartupError`, naming the
-    field, for anything that can't be followed exactly.
+    Args:
+        preprocessor_config: the file's content.
+        model_type: of `config.json`; decides for old files that name no processor.
+
+    Raises:
+        StartupError: a field that can't be followed exactly, by name.
     """
     fields = preprocessor_config.get("image_processor", preprocessor_config)
     name = _processor_name(fields, model_type)
@@ -197,7 +204,7 @@ def _crop(config: Config, plan: _Plan) -> tuple[int, int] | None:
 
 
 def _check_float(config: Config) -> None:
-    """torchvision's float path equals Pillow's only as far as this."""
+    """Refuses what torchvision's float path computes otherwise than Pillow's."""
     if config["do_center_crop"]:
         raise _refusal("do_center_crop", True, "DINOv3ViTImageProcessor is followed without a crop only")
     if not config["do_rescale"]:
@@ -213,7 +220,7 @@ def _size(config: Config) -> dict[str, int]:
 
 
 def _size_of(field: str, value: object, square: bool) -> dict[str, int]:
-    """Every form that a size has had in these files → {height, width} or {shortest_edge}."""
+    """Returns {height, width} or {shortest_edge} for any form of a size in these files."""
     if isinstance(value, int):
         value = {"height": value, "width": value} if square else {"shortest_edge": value}
     elif isinstance(value, list) and len(value) == 2:

@@ -1,4 +1,4 @@
-"""How a download shows that it goes on."""
+"""Progress of downloads on stderr."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EVERY_S = 10.0
 
 
 class Lines(Bars):
-    """Where stderr is no terminal (a container's log): a line now and then, in place of bars that redraw themselves."""
+    """A line every 10 s instead of a bar, where stderr is not a terminal (a container's log)."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         # huggingface_hub makes three bars for one download; this one counts the bytes that are there.
@@ -21,11 +21,13 @@ class Lines(Bars):
         super().__init__(*args, **{**options, "disable": False})  # type: ignore[no-untyped-call]
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Prints a line if it is time for one. tqdm calls this after each update; both arguments are ignored."""
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + EVERY_S
             self._print()
 
     def close(self) -> None:
+        """Prints the last line."""
         if not self.disable:
             self._print()
         self.disable = True  # else tqdm ends each of its bars with an empty line
@@ -37,5 +39,5 @@ class Lines(Bars):
 
 
 def progress() -> type[Bars]:
-    """The class of bars for this process's stderr."""
+    """Returns the class of progress bars that suits this process's stderr."""
     return Bars if sys.stderr.isatty() else Lines

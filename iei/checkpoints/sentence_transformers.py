@@ -1,7 +1,7 @@
 """sentence-transformers' files → how a text model's tokens become the vector that it was trained for.
 
-`modules.json` names the steps and their folders; `1_Pooling`, `2_Dense` and `2_Normalize` are usual. What can't be
-followed exactly stops the start: vectors that are nearly right ruin an index, and nobody notices.
+`modules.json` names the steps and their folders; `1_Pooling`, `2_Dense` and `2_Normalize` are usual. Steps and options
+that can't be followed exactly are refused: slightly different vectors would spoil an index without any error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POOLING_MODES: Mapping[str, str] = {
     "mean_sqrt_len_tokens": "mean_sqrt",
     "weightedmean": "weighted_mean",
 }
-"""sentence-transformers' name of a pooling → ours (text_pooling.py)."""
+"""sentence-transformers' name of a pooling → ours. A runtime with a text side computes all of ours."""
 
 _OLD_KEYS: Mapping[str, str] = {
     "pooling_mode_cls_token": "cls",
@@ -32,13 +32,13 @@ _OLD_KEYS: Mapping[str, str] = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""As 1_Pooling/config.json said it until version 5, in the order in which several are put side by side."""
+"""Flags of 1_Pooling/config.json until version 5, in the order in which several poolings are concatenated."""
 
 _TRANSFORMER_FILES = tuple(
     f"sentence_{name}_config.json" for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
 )
 _CHANGES_INPUTS = ("config_args", "config_kwargs", "processing_kwargs", "query_length", "document_length")
-"""Entries of a Transformer's config that would have to be followed, and are not."""
+"""Entries of a Transformer's config that change its inputs and are not supported."""
 _PLAIN = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 Config = Mapping[str, Any]
@@ -46,10 +46,10 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """A linear layer behind the pooling."""
+    """A linear layer after the pooling."""
 
     folder: Path
-    """Of its weights."""
+    """Where its weights are."""
     inputs: int
     outputs: int
     bias: bool
@@ -59,10 +59,10 @@ class Dense:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """All that these files say of a checkpoint."""
+    """What these files say about a checkpoint."""
 
     pooling: tuple[str, ...] = ("mean",)
-    """Poolings; several are put side by side."""
+    """Poolings; several are concatenated."""
     dense: tuple[Dense, ...] = ()
     normalize: bool = True
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Pipeline:
 
 
 def read_pipeline(folder: Path) -> Pipeline:
-    """The checkpoint's pipeline; without `modules.json`: the mean over all tokens, normalised.
+    """Returns the checkpoint's pipeline; without `modules.json`: the mean over all tokens, normalised.
 
     Raises:
         StartupError: a step or an option that is not supported, by name.
@@ -103,7 +103,7 @@ def read_pipeline(folder: Path) -> Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """The folders of what comes behind the transformer."""
+    """Folders of the steps after the transformer."""
 
     pooling: Path
     dense: tuple[Path, ...] = ()
@@ -162,7 +162,7 @@ def _read_dense(folder: Path) -> Dense:
 
 
 def _read_transformer(folder: Path) -> tuple[int | None, bool]:
-    """(longest input in tokens, whether texts are lowercased)"""
+    """Returns the longest input in tokens, if it is given, and whether texts are lowercased."""
     file = next((file for name in _TRANSFORMER_FILES if (file := folder / name).is_file()), None)
     config = (file and read_json(file)) or {}
     followed = [key for key in _CHANGES_INPUTS if config.get(key)]

@@ -1,6 +1,6 @@
-"""The table model_type → how an architecture reads texts: the counterpart of `architectures` for language.
+"""The table model_type → how an architecture computes texts. `vision_architectures` has the table for pictures.
 
-One row per family, each held against transformers by tests/runtimes/torch/test_text_parity.py.
+One row per family, each compared with transformers by tests/runtimes/torch/test_text_parity.py.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ class TextArchitecture:
     pooler: Pooler | None = None
     """The model's own pooling."""
     positions_after_padding: bool = False
-    """Positions count from `pad_token_id + 1`, so the table of positions has that many rows for nobody."""
+    """Positions count from `pad_token_id + 1`, so that many rows of the position table are unused."""
     fixed_length: bool = False
-    """Texts are padded to the longest that the model takes, and the padding is part of them, as the model has learnt
-    it. Else they are padded to the longest of their batch, and padding is masked out."""
+    """Texts are padded to the model's longest, and the padding is not masked, as in training. Otherwise they are
+    padded to the longest of their batch, and the padding is masked."""
     lowercase: bool = False
     """Texts were lowercased for training, whatever the tokenizer's file says."""
 
     def max_positions(self, max_position_embeddings: int, pad_token_id: int | None) -> int:
-        """Longest text that there are positions for."""
+        """Returns the longest text that there are positions for, in tokens."""
         return max_position_embeddings - ((pad_token_id or 0) + 1 if self.positions_after_padding else 0)
 
 
 _NO_CLASS_TOKEN = ("mean", "max", "last")
-"""Nothing is gathered in the first token; in causal models it has seen nothing but itself."""
+"""Poolings where the first token does not represent the text. In causal models, it has seen only itself."""
 
 TEXT_ARCHITECTURES: Mapping[str, TextArchitecture] = {
     "albert": TextArchitecture("AlbertModel", pooler=LAYER),
@@ -59,6 +59,6 @@ TWO_TOWERS: Mapping[str, TextArchitecture] = {
 }
 """The text sides of checkpoints that have an image side, too; the image sides are in `VISION_ARCHITECTURES`.
 
-The class is of both. It has `get_text_features` and `get_image_features`, whose `pooler_output` is a vector of the
-space that the sides share. Its weights count as the model's: of a whole checkpoint, nothing may be missing.
+The class computes both. It has `get_text_features` and `get_image_features`, whose `pooler_output` is a vector of the
+space that the sides share. No weight of either side may be missing.
 """

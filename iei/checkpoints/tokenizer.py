@@ -1,4 +1,4 @@
-"""What a model needs to know of its checkpoint's tokenizer; the workers do the tokenizing (iei/inputs/tokens.py)."""
+"""What a runtime needs to know about a checkpoint's tokenizer. Workers tokenize (iei/inputs/tokens.py)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 
 _NO_LIMIT = 10**9
-"""transformers writes 10³⁰ where it knows none."""
+"""A limit from here on is none: transformers writes 10³⁰ where it knows none."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFile:
+    """A checkpoint's `tokenizer.json`."""
+
     path: Path
     pad_id: int | None
+    """Id of its padding token."""
     max_tokens: int | None
     """Longest input that the tokenizer was made for, special tokens included."""
 
 
 def read_tokenizer(folder: Path) -> TokenizerFile:
-    """Raises StartupError: there is none, or it can't be read."""
+    """Describes the `tokenizer.json` in `folder`.
+
+    Raises:
+        StartupError: there is none, or it can't be read.
+    """
     file = (folder / TOKENIZER_FILE).absolute()
     if not file.is_file():
         raise StartupError(
@@ -46,7 +53,7 @@ def read_tokenizer(folder: Path) -> TokenizerFile:
 
 
 def _pad_id(tokenizer: Tokenizer, config: dict[str, Any]) -> int | None:
-    """Of the padding token that the config names, or else that the tokenizer was saved with."""
+    """Returns the id of the padding token that the config names, or else that the tokenizer was saved with."""
     token = config.get("pad_token")
     if isinstance(token, dict):
         token = token.get("content")

@@ -1,7 +1,7 @@
 """The table model_type → where an architecture keeps its class token, its patches and its own pooling.
 
-One row per family, each held against transformers by tests/runtimes/torch/test_vision_parity.py. A `model_type` that
-has no row is refused by name, before transformers reads any of its files.
+One row per family, each compared with transformers by tests/runtimes/torch/test_vision_parity.py. A `model_type`
+without a row is refused before transformers reads any of its files.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class Pooler:
     """A model's own pooling."""
 
     weights: str = ""
-    """Prefix of the names of its weights in the module. Empty: it has none, so no checkpoint can lack them."""
+    """Prefix of the names of its weights in the module. Empty: it has no weights that a checkpoint could lack."""
     field: str = "pooler_output"
-    """Where the model's result carries it, [B, D] or [B, D, 1, 1]."""
+    """Field of the model's result that holds it, [B, D] or [B, D, 1, 1]."""
     removable: bool = False
     """Whether the class takes `add_pooling_layer`."""
 
@@ -37,7 +37,7 @@ class VisionArchitecture:
     class_token: int | None = None
     """Index of the class token."""
     prefix: int = 0
-    """Class and distillation tokens: they come first."""
+    """How many class and distillation tokens there are; they come first."""
     registers: str | None = None
     """Attribute of the config that counts the register tokens, which follow the prefix."""
     pooler: Pooler | None = None
@@ -47,7 +47,7 @@ class VisionArchitecture:
     """Attribute of the config that describes the image side of a model with two."""
 
     def first_patch(self, config: Any) -> int:
-        """Index of the first patch token."""
+        """Returns the index of the first patch token for a transformers `config`."""
         return self.prefix + (getattr(config, self.registers) if self.registers else 0)
 
 
@@ -66,9 +66,9 @@ def _side(size: Any) -> int:
 
 
 LAYER = Pooler("pooler.", removable=True)
-"""A layer of its own, which many classifiers were saved without."""
+"""A layer with weights, which many classifiers were saved without."""
 WEIGHTLESS = Pooler()
-"""The class token or a mean: made of what is there anyway."""
+"""Made from the class token or a mean, without weights."""
 _NORM = Pooler("layernorm.")
 """A norm over the mean."""
 _SIGLIP = VisionArchitecture("SiglipVisionModel", _flat, pooler=Pooler("head."), sizes="interpolate")

@@ -1,4 +1,4 @@
-"""`iei embed`: files to vectors without a server, through the same rooms as a request."""
+"""`iei embed`: embeds image files without a server, through the same code as a request."""
 
 from __future__ import annotations
 
@@ -16,32 +16,47 @@ from tqdm import tqdm
 
 from iei.engine.inprocess import InProcessEngine
 from iei.errors import IEIError, InvalidInputs, StartupError
-from iei.models.catalog import catalog, load_requests
-from iei.runtimes.torch import runtime as torch
-from iei.service import Embedder, ImageInput, Options, Vectors
+from iei.inputs.preparer import Preparer
+from iei.models.catalog import read_catalog
+from iei.requests import ImageInput, Options, Vectors
+from iei.runtimes import loading
+from iei.service import EmbeddingService
 from iei.settings import Settings
+from iei.telemetry import logs
 
 IN_WORK = 64
-"""Files that are being decoded or computed at a time: a few batches, so that the model never waits."""
+"""Most files that are processed at the same time: a few batches, so that the model never waits for decoding."""
+
+
+def run(settings: Settings, paths: Sequence[Path]) -> None:
+    """Embeds files with `embed_files`, and writes the result to stdout.
+
+    Raises:
+        StartupError: nothing could be done, or some files could not be embedded.
+    """
+    logs.configure("warning")
+    if failed := embed_files(settings, paths, sys.stdout):
+        raise StartupError(f"{failed} files could not be embedded, see above.")
 
 
 def embed_files(settings: Settings, paths: Sequence[Path], out: TextIO) -> int:
-    """Writes one line of JSON for each picture, `{"file": …, "embedding": […]}`, in order.
+    """Writes one line of JSON for each image, `{"file": …, "embedding": […]}`, in order.
 
-    A file that is no picture is named on stderr and costs the others nothing. Returns how many there were of those.
+    A file that can't be embedded is reported on stderr, and the others are still embedded.
+
+    Returns:
+        The number of files that could not be embedded.
 
     Raises:
         StartupError: a path does not exist, or the model can't be loaded.
     """
     files = list(_files(paths))
-    embedder = Embedder(
-        settings, catalog(settings), InProcessEngine(torch.load(load_requests(settings, settings.devices[0])[0]))
-    )
+    service = _service(settings)
 
-    async def run() -> int:
+    async def all_of_them() -> int:
         failed = 0
         with tqdm(total=len(files), unit="picture", disable=not sys.stderr.isatty()) as progress:
-            async with aclosing(_embedded(embedder, files)) as vectors:
+            async with aclosing(_embedded(service, files)) as vectors:
                 async for file, vector in vectors:
                     progress.update()
                     if isinstance(vector, str):
@@ -52,22 +67,33 @@ def embed_files(settings: Settings, paths: Sequence[Path], out: TextIO) -> int:
                         out.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
         return failed
 
-    return asyncio.run(run())
+    return asyncio.run(all_of_them())
 
 
-async def _embedded(embedder: Embedder, files: Sequence[Path]) -> AsyncGenerator[tuple[Path, Vectors | str], None]:
-    """Each file with its vector, or with what is wrong with it; in order, a window of them in work at a time."""
+def _service(settings: Settings) -> EmbeddingService:
+    """The service of a worker, with the model in this process."""
+    catalog = read_catalog(settings.models)
+    request, *_ = catalog.load_requests(settings.engine.devices[0], settings.load)
+    preparer = Preparer(settings.inputs, settings.inputs.threads(settings.server.workers))
+    engine = InProcessEngine(loading.load(request))
+    return EmbeddingService(engine, catalog, preparer, settings.requests, devices=1)
+
+
+async def _embedded(
+    service: EmbeddingService, files: Sequence[Path]
+) -> AsyncGenerator[tuple[Path, Vectors | str], None]:
+    """Yields each file with its vector or its error message, in order; at most `IN_WORK` are processed at a time."""
 
     async def one(file: Path) -> Vectors | str:
         try:
             data = await asyncio.to_thread(file.read_bytes)
-            return (await embedder.embed([ImageInput(data)], Options())).items[0].vector
+            return (await service.embed([ImageInput(data)], Options())).items[0].vector
         except InvalidInputs as error:
             return str(error.errors[0])
         except (IEIError, OSError) as error:
             return str(error)
 
-    await embedder.start()
+    await service.start()
     coming = iter(files)
     in_work: deque[tuple[Path, asyncio.Task[Vectors | str]]] = deque()
     try:
@@ -77,15 +103,15 @@ async def _embedded(embedder: Embedder, files: Sequence[Path]) -> AsyncGenerator
                 return
             file, task = in_work.popleft()
             yield file, await task
-    finally:  # nobody may be left to read it
+    finally:  # the consumer may have stopped early
         for _, task in in_work:
             task.cancel()
         await asyncio.gather(*(task for _, task in in_work), return_exceptions=True)
-        await embedder.stop()
+        await service.stop()
 
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
-    """Files as they are; of a folder, all the files below it."""
+    """The files among `paths`, and all files below the folders among them."""
     for path in paths:
         if not path.exists():
             raise StartupError(f"{path} does not exist.")

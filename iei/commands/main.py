@@ -1,4 +1,4 @@
-"""`iei serve`, `iei embed`, `iei models`."""
+"""The `iei` program and its commands `serve`, `embed` and `models`, each of which has a module of its own."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 from iei import __version__
 from iei.errors import IEIError, StartupError
 from iei.models.catalog import DEMO
-from iei.settings import Settings, env_names, read_settings
-from iei.telemetry import logs
+from iei.settings import SETTINGS, Settings, read_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command that `argv` names (default: sys.argv). Exits with a one-sentence message on errors."""
     arguments = _parser().parse_args(argv)
     try:
         arguments.command(arguments)
     except (StartupError, IEIError) as error:
         raise SystemExit(f"iei: {error}") from None
-    except BrokenPipeError:  # `iei embed … | head`: the reader has what it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+    except BrokenPipeError:  # `iei embed … | head`: the reader has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
         raise SystemExit(141) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -31,37 +31,28 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def serve(arguments: argparse.Namespace) -> None:
     """Serve embeddings over HTTP."""
-    from iei.commands.serve import Server
-    from iei.engine.launch import engine_config
+    from iei.commands import serve  # late: importing gunicorn and FastAPI takes a second
 
-    settings = _settings(arguments)
-    logs.configure(settings.log_level)
-    config = engine_config(settings, settings.device)
-    loaded = ", ".join(model.id for model in config.models[: config.at_start])
-    print(f"IEI {__version__} loads {loaded} …", file=sys.stderr)
-    Server(settings).run()
+    serve.run(_settings(arguments))
 
 
 def embed(arguments: argparse.Namespace) -> None:
     """Embed pictures without a server: one line of JSON for each file."""
-    from iei.commands.embed import embed_files
+    from iei.commands import embed  # late: it imports torch
 
-    settings = _settings(arguments)
-    logs.configure("warning")
-    if failed := embed_files(settings, arguments.files, sys.stdout):
-        raise StartupError(f"{failed} files could not be embedded, see above.")
+    embed.run(_settings(arguments), arguments.files)
 
 
 def models(_: argparse.Namespace) -> None:
     """List the kinds of model that can be served."""
-    from iei.checkpoints.families import FAMILIES
+    from iei.commands import models
 
-    print("\n".join(f"{model_type:24}{', '.join(takes)}" for model_type, takes in sorted(FAMILIES.items())))
+    models.run()
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    """The environment's settings, with the flags that were given laid over them."""
-    given = {name: value for name in Settings.model_fields if (value := getattr(arguments, name, None)) is not None}
+    """The settings from the environment, overridden by flags."""
+    given = {name: value for name in SETTINGS if (value := getattr(arguments, name, None)) is not None}
     if "model" in given:
         if "models" in given:
             raise StartupError("--models takes the place of --model (or --demo): give one of them.")
@@ -94,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """A flag for every setting. Values are checked with the settings, by the same rules as the environment's."""
     group = parser.add_argument_group("settings", "Each is an environment variable too, named in brackets.")
-    for name, field in Settings.model_fields.items():
-        default: Any = "none" if field.default is None else field.default
-        text = f"{' '.join((field.description or '').split())} [{', '.join(env_names(field))}; default: {default}]"
-        group.add_argument(f"--{name.replace('_', '-')}", help=text.replace("%", "%%"), metavar="VALUE")
+    for setting in SETTINGS.values():
+        default: Any = "none" if setting.field.default is None else setting.field.default
+        meaning = " ".join((setting.field.description or "").split())
+        text = f"{meaning} [{', '.join(setting.variables)}; default: {default}]"
+        group.add_argument(f"--{setting.name.replace('_', '-')}", help=text.replace("%", "%%"), metavar="VALUE")

@@ -1,8 +1,9 @@
-"""`iei serve`: gunicorn, set as a production server needs it, with a summary that a person can read."""
+"""`iei serve`: gunicorn with options for production, and a summary when the server is ready."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,54 +14,75 @@ from iei import __version__
 from iei.app import create_app
 from iei.engine.client import connect
 from iei.engine.launch import LaunchedEngine, launch_engines
-from iei.models.catalog import DEMO
+from iei.models.catalog import DEMO, Catalog, read_catalog
 from iei.models.spec import POOLED, ModelSpec
-from iei.settings import Settings
+from iei.settings import ServerSettings, Settings
+from iei.telemetry import logs
 
 log = logging.getLogger("iei")
 
 
-class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
-    """Loads the app once, in the master, before a port is open; then forks the workers."""
+def run(settings: Settings) -> None:
+    """Serves until the process gets a signal to stop.
 
-    def __init__(self, settings: Settings) -> None:
+    Raises:
+        StartupError: a model can't be loaded, or a setting is invalid.
+    """
+    logs.configure(settings.server.log_level)
+    catalog = read_catalog(settings.models)
+    loaded = ", ".join(entry.id for entry in catalog.entries[: settings.engine.at_start])
+    print(f"IEI {__version__} loads {loaded} …", file=sys.stderr)
+    Server(settings, catalog).run()
+
+
+class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
+    """Loads the app once, in the master, before the port opens; then forks the workers."""
+
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
         self._settings = settings
+        self._catalog = catalog
         self._engines: list[LaunchedEngine] = []
         super().__init__()
 
     def load_config(self) -> None:
-        for name, value in gunicorn_options(self._settings).items():
+        """Gunicorn's hook: its options, from IEI's settings alone."""
+        for name, value in gunicorn_options(self._settings.server).items():
             self.cfg.set(name, value)
         self.cfg.set("when_ready", lambda arbiter: log.info("%s", self._summary(arbiter.LISTENERS)))
 
     def load(self) -> FastAPI:
-        self._engines = launch_engines(self._settings)
-        return create_app(self._settings, connect(self._engines, self._settings))
+        """Gunicorn's hook, called once in the master: engines with their models, and the app."""
+        self._engines = launch_engines(self._settings, self._catalog)
+        addresses = [engine.address for engine in self._engines]
+        return create_app(self._settings, self._catalog, connect(addresses, self._catalog, self._settings.engine))
 
     def _summary(self, listeners: list[Any]) -> str:
         spec = self._engines[0].address.default
         return summary(spec, self._settings, [str(listener) for listener in listeners])
 
 
-def gunicorn_options(settings: Settings) -> dict[str, Any]:
+def gunicorn_options(settings: ServerSettings) -> dict[str, Any]:
+    """Gunicorn's options for a production server."""
     return {
         "bind": settings.bind,
         "workers": settings.workers,
         "worker_class": worker_class(settings),
         "preload_app": True,  # the app, and with it the engine, is made once
         "proc_name": "iei",
-        "timeout": 60,  # nothing slow runs on an event loop: a worker that is silent for this long hangs
+        "timeout": 60,  # nothing slow runs on an event loop: a worker that is silent for this long has hung
         "graceful_timeout": settings.graceful_timeout_s,
         "backlog": 2048,
-        "keepalive": 75,  # longer than the usual 60 s of load balancers, or they meet connections that have just closed
+        "keepalive": 75,  # longer than the usual 60 s of load balancers, so that they close idle connections first
         "control_socket_disable": True,
         "worker_tmp_dir": None,
-        "loglevel": "debug" if settings.log_level == "debug" else "warning",  # the summary says what a start is about
+        "loglevel": "debug"
+        if settings.log_level == "debug"
+        else "warning",  # the summary replaces gunicorn's start-up lines
     }
 
 
-def worker_class(settings: Settings) -> type[UvicornWorker]:
-    """uvicorn's worker ignores several of gunicorn's options: what matters is handed to uvicorn itself."""
+def worker_class(settings: ServerSettings) -> type[UvicornWorker]:
+    """Uvicorn's gunicorn worker with its options set: it ignores several of gunicorn's."""
     options = {
         **UvicornWorker.CONFIG_KWARGS,
         "timeout_graceful_shutdown": settings.graceful_timeout_s,
@@ -71,18 +93,19 @@ def worker_class(settings: Settings) -> type[UvicornWorker]:
 
 
 def summary(spec: ModelSpec, settings: Settings, addresses: list[str]) -> str:
-    """What is being served, and where, at a glance."""
+    """The summary that is logged when the server is ready: model, device, addresses."""
     poolings = {name: dim for name, dim in spec.tower.outputs.items() if name in POOLED}
     default = spec.tower.pooling
+    devices = settings.engine.devices
     untrained = "; UNTRAINED, its vectors carry no meaning" if spec.id == DEMO else ""
     takes = " and ".join(f"{name}s" for name in spec.modalities)
     rows = {
         "model": f"{spec.name} ({spec.model_type}, {spec.parameters / 1e6:.1f} M parameters{untrained})",
         "takes": takes,
         "vectors": f"{poolings[default]} dimensions, pooling {default} (offered: {', '.join(poolings)})",
-        "device": f"{', '.join(settings.devices) if len(settings.devices) > 1 else spec.device}, {spec.dtype}",
+        "device": f"{', '.join(devices) if len(devices) > 1 else spec.device}, {spec.dtype}",
         "runtime": f"{spec.runtime}, batches of up to {spec.max_batch}",
-        "workers": str(settings.workers),
+        "workers": str(settings.server.workers),
         "address": ", ".join(addresses),
     }
     return "\n".join([f"IEI {__version__} is ready", *(f"  {name:<8}  {value}" for name, value in rows.items())])

@@ -1,0 +1,18 @@
+"""HTTP APIs ("dialects"). Each is implemented by one module and listed in `DIALECTS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from iei.dialects import kserve, litserve, openai, tei
+from iei.dialects.registry import Dialect
+from iei.service import EmbeddingService
+from iei.settings import DialectSettings
+
+DIALECTS: tuple[Callable[[EmbeddingService, DialectSettings], Dialect], ...] = (
+    tei.dialect,
+    openai.dialect,
+    kserve.dialect,
+    litserve.dialect,
+)
+"""Constructors of all dialects. The first one formats errors on paths that belong to no dialect."""

@@ -1,4 +1,4 @@
-"""Types of fields in the requests of all dialects."""
+"""Field types shared by the request models of all dialects."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from pydantic_core import PydanticUseDefault
 T = TypeVar("T")
 
 ListOf = Annotated[list[T], Field(fail_fast=True)]
-"""A client's list: its first element of a wrong type ends the checking.
+"""A list in a request. Validation stops at the first element of a wrong type.
 
-Pydantic describes each of them otherwise, on the event loop: 8 s and 1.6 GiB for `[1,1,1,…]` of 4 MiB.
+By default pydantic reports every such element, which blocks the event loop: 8 s and 1.6 GiB for 4 MiB of `[1,1,1,…]`.
 """
 
 
 def one_or_more(value: object) -> object:
-    """What a field's validator makes of a string where a list of them is wanted."""
+    """Validator that wraps a single string in a list.
+
+    Raises:
+        ValueError: `value` is neither a string nor a list.
+    """
     if not isinstance(value, str | list):
-        raise ValueError("a string is wanted, or a list of them")
+        raise ValueError("must be a string or a list of strings")
     return [value] if isinstance(value, str) else value
 
 
 Strings = Annotated[ListOf[str], BeforeValidator(one_or_more, json_schema_input_type=str | list[str])]
-"""A list of strings, or one alone."""
+"""A list of strings, or a single string, which becomes a list of one."""
 
 _TAGS: dict[type, str] = {str: "<one>", list: "<many>"}
 
@@ -33,13 +37,13 @@ OneOrMore = Annotated[
     Discriminator(
         lambda value: _TAGS.get(type(value)),
         custom_error_type="string_or_list",
-        custom_error_message="a string is wanted, or a list of them",
+        custom_error_message="must be a string or a list of strings",
     ),
 ]
-"""The same, but one alone stays one."""
+"""A list of strings or a single string, which stays a string."""
 
 AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
-"""Marks a field whose words may be written in any case."""
+"""Marks a field whose values are case-insensitive."""
 
 
 def _default_for_null(value: object) -> object:
@@ -49,4 +53,4 @@ def _default_for_null(value: object) -> object:
 
 
 OrNull = BeforeValidator(_default_for_null)
-"""Marks a field that null leaves out."""
+"""Marks a field in which null means the default."""

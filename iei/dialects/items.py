@@ -1,4 +1,4 @@
-"""An item of a request → a picture or a text, by the one rule of all dialects; and what may be said about texts."""
+"""Conversion of request items to inputs, and the options for texts that several dialects share."""
 
 from __future__ import annotations
 
@@ -8,43 +8,42 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from iei.dialects.fields import AnyCase
-from iei.models.spec import Modality, ModelSpec
-from iei.service import ImageInput, Input, Options, TextInput
-
-IMAGE_PREFIX = "data:image/"
+from iei.models.spec import Modality
+from iei.requests import ImageInput, Input, Options, TextInput, UntypedInput
 
 
-def input_of(item: str | Sequence[int], spec: ModelSpec, modality: Modality | None = None) -> Input:
-    """What `item`, a string or the token ids of a text, means to this model.
+def input_of(item: str | Sequence[int], modality: Modality | None = None) -> Input:
+    """The input that `item` stands for.
 
     Args:
-        modality: what the request says that its strings are, if it says so.
+        item: a string (an image or a text), or the token ids of a text.
+        modality: how the request says strings are to be read. None: it does not say.
     """
     if not isinstance(item, str):
         return TextInput(tuple(item))
-    return ImageInput(item) if (modality or _modality_of(item, spec)) == "image" else TextInput(item)
-
-
-def _modality_of(item: str, spec: ModelSpec) -> Modality:
-    """A data URI says what it is. Any other string is a text where the model has them: `cats` is base64, too."""
-    if item[: len(IMAGE_PREFIX)].lower() == IMAGE_PREFIX:
-        return "image"
-    return "text" if spec.text else "image"
+    if modality is None:
+        return UntypedInput(item)
+    return ImageInput(item) if modality == "image" else TextInput(item)
 
 
 class TextOptions(BaseModel):
-    """What a request may say about its texts. Images don't mind."""
+    """Options of a request that apply to texts. They are ignored for images."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     truncate: bool | None = None
-    """Cut texts that are too long, instead of refusing them."""
+    """Truncate texts that are too long instead of rejecting them."""
     truncation_direction: Annotated[Literal["left", "right"], AnyCase] | None = None
-    """The end at which texts are cut. Default: right."""
+    """The end at which texts are truncated. Default: right."""
     prompt_name: str | None = None
-    """One of the model's prompts, put before each text."""
+    """Name of one of the model's prompts, which is prepended to each text."""
 
     def options(self, **others: Any) -> Options:
+        """These options and `others` as the options of a request.
+
+        Args:
+            **others: further fields of `Options`.
+        """
         return Options(
             truncate=self.truncate,
             truncation_direction=self.truncation_direction or "right",

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, of KServe and Triton: JSON, and tensors in binary.
+"""The Open Inference Protocol (KServe V2) of KServe and Triton, with its extension for binary tensors.
 
 Wire format: docs/api/kserve.md.
 """
@@ -20,88 +20,105 @@ from iei import __version__
 from iei.dialects.kserve_binary import HEADER_LENGTH
 from iei.dialects.kserve_message import Call, Element, InferRequest, InferResponse, Output, read_call, write_response
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, media_type, one_kind_of_fault, timing_headers
 from iei.errors import IEIError, InvalidInput, ModelNotFound, Unhealthy
 from iei.models.spec import POOLED, ModelSpec
-from iei.service import Embedder, ImageInput, Input, Options, TextInput, Vectors
+from iei.requests import ImageInput, Input, Options, TextInput, Vectors
+from iei.service import EmbeddingService
+from iei.settings import DialectSettings
 
 T = TypeVar("T")
 
 VERSION = "1"
-"""Of every model: the protocol wants one, and here a model's revision is a matter of the server's settings."""
+"""The version of every model. The protocol requires one; here the revision of a model is a server setting."""
 
 
 class InferError(BaseModel):
+    """The body of an error."""
+
     error: str
 
 
 def error_body(error: IEIError) -> bytes:
+    """The JSON body of an error response."""
     return orjson.dumps({"error": error.message})
 
 
-def router(embedder: Embedder) -> APIRouter:
+def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
+    """The dialect's routes. It has no settings."""
+    return Dialect("KServe V2", error_body, _router(service), _health_router(service), prefix="/v2")
+
+
+def _health_router(service: EmbeddingService) -> APIRouter:
+    routes = APIRouter(tags=["KServe V2"], prefix="/v2/health", responses=errors_as(InferError))
+
+    @routes.get("/live")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @routes.get("/ready")
+    async def ready() -> dict[str, bool]:
+        return {"ready": _is_ready(service)}
+
+    return routes
+
+
+def _router(service: EmbeddingService) -> APIRouter:
     routes = APIRouter(tags=["KServe V2"], prefix="/v2", responses=errors_as(InferError))
 
     @routes.get("")
     async def server() -> dict[str, Any]:
         return {"name": "iei", "version": __version__, "extensions": ["binary_tensor_data"]}
 
-    @routes.get("/health/live")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
-
-    @routes.get("/health/ready")
-    async def ready() -> dict[str, bool]:
-        return {"ready": _is_ready(embedder)}
-
     @routes.get("/models")
     async def models() -> dict[str, Any]:
-        return {"models": list(embedder.catalog.names)}
+        return {"models": list(service.model_names)}
 
     async def named(model: str) -> str:
-        return embedder.catalog.resolve(model)
+        return service.resolve(model)
 
     async def versioned(model: str, version: str) -> str:
         if version != VERSION:
-            raise ModelNotFound(f"model {model[:100]!r} has only version {VERSION}, and not {version[:100]!r}")
+            raise ModelNotFound(f"model {model[:100]!r} has only version {VERSION}, not {version[:100]!r}")
         return await named(model)
 
-    # A model's name may have slashes in it, so the longer paths have to be tried first.
-    routes.include_router(_model_routes(embedder, versioned), prefix="/models/{model:path}/versions/{version}")
-    routes.include_router(_model_routes(embedder, named), prefix="/models/{model:path}")
+    # `{model:path}` also matches slashes, so the longer paths must be tried first.
+    routes.include_router(_model_routes(service, versioned), prefix="/models/{model:path}/versions/{version}")
+    routes.include_router(_model_routes(service, named), prefix="/models/{model:path}")
     return routes
 
 
-def _model_routes(embedder: Embedder, served: Callable[..., Awaitable[str]]) -> APIRouter:
+def _model_routes(service: EmbeddingService, served: Callable[..., Awaitable[str]]) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/ready")
     async def ready(name: str = Depends(served)) -> dict[str, Any]:
-        """Whether it can be served: it is loaded first, unless it ever was."""
-        ready = _is_ready(embedder)
-        await embedder.describe(name)
+        """Whether the model can be served. A model that has never been loaded is loaded first."""
+        ready = _is_ready(service)
+        await service.describe(name)
         return {"name": name, "ready": ready}
 
     @routes.post(
         "/infer",
-        openapi_extra=documented(InferRequest, _examples(embedder.engine.default), _BINARY),
+        openapi_extra=documented(InferRequest, _examples(service.default), _BINARY),
         response_model=InferResponse,
     )
     async def infer(request: Request, name: str = Depends(served)) -> Response:
-        """Also takes binary tensors after the JSON (Inference-Header-Content-Length), or one image file as the body."""
+        """Also accepts binary tensors after the JSON (Inference-Header-Content-Length), or an image file as body."""
         with one_kind_of_fault():
-            return await _inferred(embedder, name, request)
+            return await _inferred(service, name, request)
 
     @routes.get("")
     async def metadata(name: str = Depends(served)) -> dict[str, Any]:
-        return _metadata(await embedder.describe(name))
+        return _metadata(await service.describe(name))
 
     return routes
 
 
-def _is_ready(embedder: Embedder) -> bool:
-    if not embedder.engine.ready:
-        raise Unhealthy("the engine is not there (yet)")
+def _is_ready(service: EmbeddingService) -> bool:
+    if not service.ready:
+        raise Unhealthy("the engine is not ready (yet)")
     return True
 
 
@@ -122,18 +139,18 @@ def _metadata(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-async def _inferred(embedder: Embedder, model: str, request: Request) -> Response:
+async def _inferred(service: EmbeddingService, model: str, request: Request) -> Response:
     call = read_call(
         await request.body(),
         media_type(request),
         request.headers.get(HEADER_LENGTH),
-        max_elements=embedder.settings.max_inputs,
+        max_elements=service.max_inputs,
     )
     wanted = _wanted(call)
     field, inputs = _inputs(call)
     pooling = _option(call, "pooling_strategy", _POOLINGS) or "default"
     options = Options(model=model, outputs=(pooling,), normalize=_option(call, "normalize", _FLAGS))
-    embeddings = await embedder.embed(inputs, options, field=field)
+    embeddings = await service.embed(inputs, options, field=field)
     vectors = np.stack([item.vector for item in embeddings.items])
     outputs = [Output(name, await _OUTPUTS[name](vectors, model), binary) for name, binary in wanted.items()]
     fields = {"model_name": model, "model_version": VERSION, "id": call.id or uuid.uuid4().hex}
@@ -145,19 +162,19 @@ async def _inferred(embedder: Embedder, model: str, request: Request) -> Respons
 
 
 def _inputs(call: Call) -> tuple[str, list[Input]]:
-    """The tensor that has the inputs, and what they are."""
+    """The name of the tensor that holds the inputs, and the inputs."""
     given = call.inputs.keys() - _OPTIONS
     if len(given) != 1 or not given <= _SOURCES.keys():
         raise InvalidInput(
-            "inputs: one tensor of inputs is wanted, `image` or `text`, and beside it only "
-            f"{', '.join(_OPTIONS)}; there are: {', '.join(sorted(call.inputs))[:200]}"
+            "inputs: must have exactly one of the tensors `image` and `text`, and besides it only "
+            f"{', '.join(_OPTIONS)}; got: {', '.join(sorted(call.inputs))[:200]}"
         )
     (name,) = given
     return name, [_SOURCES[name](element) for element in call.inputs[name]]
 
 
 def _image(element: Element) -> Input:
-    """Base64, a data URI or a URL may come in a binary tensor, too. Files have bytes that no text has."""
+    """An image file, or a string. Binary tensors may hold strings too; only files have NUL or non-ASCII bytes."""
     if isinstance(element, bytes) and (b"\0" in element or not element.isascii()):
         return ImageInput(element)
     return ImageInput(_text(element))
@@ -178,12 +195,12 @@ _OPTIONS = ("pooling_strategy", "normalize", "include_raw")
 
 
 def _option(call: Call, name: str, values: Mapping[str, T]) -> T | None:
-    """The one element of an optional tensor, as one of `values`."""
+    """The value of an option: the only element of its tensor, looked up in `values`. None if there is no tensor."""
     if name not in call.inputs:
         return None
     words = [_text(element).strip().lower() for element in call.inputs[name]]
     if len(words) != 1 or words[0] not in values:
-        raise InvalidInput(f"{name}: one element is wanted, of {', '.join(values)}")
+        raise InvalidInput(f"{name}: must have one element, one of {', '.join(values)}")
     return values[words[0]]
 
 
@@ -192,7 +209,7 @@ _FLAGS = {"true": True, "false": False}
 
 
 def _wanted(call: Call) -> dict[str, bool]:
-    """Outputs that are wanted → whether in binary."""
+    """Requested outputs → whether to send them in binary."""
     if unknown := call.outputs.keys() - _OUTPUTS.keys():
         raise InvalidInput(f"outputs: there is no {', '.join(sorted(unknown))[:200]}; there are {', '.join(_OUTPUTS)}")
     names = call.outputs or {"output": None}
@@ -217,10 +234,10 @@ _OUTPUTS: Mapping[str, Callable[[Vectors, str], Awaitable[bytes | Vectors]]] = {
 }
 
 _BINARY = {
-    "application/octet-stream": "The JSON, with binary tensors after it (Inference-Header-Content-Length); or an image",
-    "image/*": "The file of one image",
+    "application/octet-stream": "JSON followed by binary tensors (Inference-Header-Content-Length), or an image file",
+    "image/*": "One image file",
 }
-"""What else the body may be."""
+"""Media types of the body other than JSON → description, for the OpenAPI document."""
 
 
 def _examples(spec: ModelSpec) -> dict[str, object]:
@@ -229,7 +246,7 @@ def _examples(spec: ModelSpec) -> dict[str, object]:
         tower = spec.tower_for(modality)
         assert tower is not None
         examples[f"one {modality}"] = {"inputs": [_tensor(modality, SAMPLES[modality][0])]}
-        examples[f"two {modality}s: vectors as FP32, of length 1, by a pooling of one's choice"] = {
+        examples[f"two {modality}s: FP32 vectors of length 1, with an explicit pooling"] = {
             "inputs": [
                 _tensor(modality, *SAMPLES[modality]),
                 _tensor("pooling_strategy", tower.pooling),

@@ -1,4 +1,4 @@
-"""Messages of the Open Inference Protocol: bodies of requests → tensors by name, and tensors → bodies of responses.
+"""Messages of the Open Inference Protocol: reads tensors from request bodies and writes response bodies.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
@@ -26,37 +26,45 @@ from iei.dialects.kserve_binary import (
 )
 from iei.dialects.wire import is_json, json_list, validated
 from iei.errors import InvalidInput, MalformedBody
-from iei.service import Vectors
+from iei.requests import Vectors
 
 Element = str | bytes | bool
-"""Of an input tensor: text from JSON, bytes from a binary tensor, or a boolean from either."""
+"""An element of an input tensor: text from JSON, bytes from a binary tensor, or a boolean from either."""
 
 
 class TensorParameters(BaseModel):
+    """Parameters of a tensor."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     binary_data_size: int | None = Field(default=None, ge=0, strict=True)
-    """Bytes of this tensor after the JSON."""
+    """Size of this tensor after the JSON, in bytes."""
 
 
 class InputTensor(BaseModel):
+    """A tensor of a request: the inputs, or an option."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
-    """`image` or `text`, and the options `pooling_strategy`, `normalize` and `include_raw`."""
+    """`image` or `text`, or one of the options `pooling_strategy`, `normalize` and `include_raw`."""
     shape: Annotated[ListOf[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=8)]
     datatype: Literal["BYTES", "BOOL"]
     """BYTES; `normalize` and `include_raw` may be BOOL."""
     parameters: Annotated[TensorParameters, OrNull] = TensorParameters()
     data: list[Any] | None = None
-    """The elements, flat or nested, unless they follow the JSON in binary."""
+    """The elements, flat or nested. Missing if they follow the JSON in binary."""
 
 
 class OutputParameters(BaseModel):
+    """Parameters of a requested output."""
+
     binary_data: bool | None = None
 
 
 class RequestedOutput(BaseModel):
+    """An output that the response should have."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
@@ -65,24 +73,30 @@ class RequestedOutput(BaseModel):
 
 
 class RequestParameters(BaseModel):
+    """Parameters of a request."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     binary_data_output: Annotated[bool, OrNull] = False
-    """Whether outputs that don't say otherwise come in binary."""
+    """Whether outputs without a `binary_data` parameter are sent in binary."""
 
 
 class InferRequest(BaseModel):
+    """The JSON of an inference request."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     id: str | None = None
-    """Comes back with the response."""
+    """Returned with the response."""
     inputs: ListOf[InputTensor]
     outputs: Annotated[ListOf[RequestedOutput], OrNull] = []
-    """Default: `output`, and `raw_embeddings` if `include_raw` asks for them."""
+    """Default: `output`, and also `raw_embeddings` if `include_raw` is true."""
     parameters: Annotated[RequestParameters, OrNull] = RequestParameters()
 
 
 class OutputTensor(BaseModel):
+    """A tensor of a response."""
+
     name: str
     datatype: Literal["BYTES", "FP32"]
     shape: list[int]
@@ -91,6 +105,8 @@ class OutputTensor(BaseModel):
 
 
 class InferResponse(BaseModel):
+    """The JSON of an inference response."""
+
     model_name: str
     model_version: str
     id: str
@@ -99,38 +115,45 @@ class InferResponse(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request, in whatever form it came."""
+    """An inference request, independent of its wire format."""
 
     inputs: Mapping[str, Sequence[Element]]
     outputs: Mapping[str, bool | None] = field(default_factory=dict)
-    """Names of the outputs that are wanted → whether in binary. None: as `binary_output` says."""
+    """Names of the requested outputs → whether to send them in binary. None: as `binary_output` says."""
     binary_output: bool = False
     id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
+    """An output to write to a response."""
+
     name: str
     content: bytes | Vectors
-    """The element of a BYTES tensor of shape [1], or a FP32 tensor."""
+    """The element of a BYTES tensor of shape [1], or an FP32 tensor."""
     binary: bool
 
 
 def read_call(body: bytes, content_type: str, header_length: str | None, max_elements: int) -> Call:
-    """What `body` is: JSON, JSON with binary tensors after it, or the file of one image.
+    """Reads a request body: JSON, JSON followed by binary tensors, or one image file.
 
-    Inference-Header-Content-Length counts for nothing beside a JSON content type: one client always sends a constant.
+    With a JSON content type, Inference-Header-Content-Length is ignored: one client always sends a constant.
 
     Args:
-        max_elements: of one tensor.
+        body: the whole body.
+        content_type: media type, in lower case and without parameters.
+        header_length: the header Inference-Header-Content-Length, if there is one. 0 means that the body is an image.
+        max_elements: most elements in one tensor.
 
     Raises:
-        MalformedBody, InvalidField, InvalidInput: it is none of these.
+        MalformedBody: the body is not valid JSON, or its lengths don't fit.
+        InvalidField: a field is missing or invalid.
+        InvalidInput: a tensor is invalid.
     """
     if is_json(content_type) or (header_length is None and not _is_file(body, content_type)):
         return _read_message(body, len(body), max_elements)
     if header_length is not None and not _NUMBER.fullmatch(header_length):
-        raise MalformedBody(f"{HEADER_LENGTH} is a number of bytes, and not {header_length[:40]!r}")
+        raise MalformedBody(f"{HEADER_LENGTH} must be a number of bytes, not {header_length[:40]!r}")
     length = int(header_length or 0)
     return _read_message(body, length, max_elements) if length else Call({"image": [body]})
 
@@ -139,7 +162,7 @@ _NUMBER = re.compile(r"[0-9]{1,12}")
 
 
 def _is_file(body: bytes, content_type: str) -> bool:
-    """There are clients that call their JSON octets; but no image begins with a brace."""
+    """Whether the body is an image file. Some clients send JSON as octet-stream, but no image begins with a brace."""
     return content_type.startswith("image/") or (
         content_type == "application/octet-stream" and not body[:64].lstrip().startswith(b"{")
     )
@@ -166,7 +189,7 @@ def _elements(tensor: InputTensor, part: memoryview, max_elements: int) -> Seque
     if count > max_elements:
         raise InvalidInput(f"has {count} elements, over the limit of {max_elements} (IEI_MAX_INPUTS)")
     if (tensor.data is None) == (tensor.parameters.binary_data_size is None):
-        raise InvalidInput("its elements are wanted either in `data` or after the JSON, with `binary_data_size`")
+        raise InvalidInput("its elements must be either in `data` or after the JSON, with `binary_data_size`")
     decode, kind = _DATATYPES[tensor.datatype]
     if tensor.data is None:
         return decode(part, count)
@@ -180,7 +203,7 @@ _DATATYPES: dict[str, tuple[Callable[[memoryview, int], Sequence[Element]], type
     "BYTES": (decode_bytes, str),
     "BOOL": (decode_bools, bool),
 }
-"""How elements are read from binary, and what they are in JSON."""
+"""Datatype → decoder of binary elements, and type of an element in JSON."""
 
 
 def _flat(data: list[Any]) -> Iterator[Any]:
@@ -192,7 +215,15 @@ def _flat(data: list[Any]) -> Iterator[Any]:
 
 
 async def write_response(fields: Mapping[str, str], outputs: Sequence[Output]) -> tuple[bytes, int | None]:
-    """The body that has `fields` and `outputs`, and the length of its JSON part if that is not all."""
+    """Writes a response body.
+
+    Args:
+        fields: top-level fields of the JSON other than `outputs`.
+        outputs: in the order in which they are sent.
+
+    Returns:
+        The body, and the length of its JSON part in bytes; None if there are no binary tensors after it.
+    """
     tensors = []
     contents = []
     for output in outputs:
@@ -221,4 +252,4 @@ async def _data(content: bytes | Vectors) -> object:
     if isinstance(content, bytes):
         return [content.decode()]
     rows = await json_list(content)
-    return orjson.Fragment(rows.replace(b"],[", b",")[1:-1])  # flat, as other servers of this protocol have it
+    return orjson.Fragment(rows.replace(b"],[", b",")[1:-1])  # flat, as other servers of this protocol send it

@@ -1,4 +1,4 @@
-"""`/predict`, as a LitServe service for DINOv3 has it: class tokens and patch tokens of images.
+"""`/predict`, compatible with a LitServe service for DINOv3: class tokens and patch tokens of images.
 
 Wire format: docs/api/litserve.md.
 """
@@ -15,48 +15,65 @@ from starlette.responses import Response
 
 from iei.dialects.fields import ListOf, OneOrMore, OrNull, one_or_more
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, parsed, timing_headers
-from iei.errors import IEIError
+from iei.errors import FixedSize, IEIError
 from iei.models.spec import ModelSpec
-from iei.service import Embedder, ImageInput, Options
+from iei.requests import Embeddings, ImageInput, Options
+from iei.service import EmbeddingService
+from iei.settings import DialectSettings
 
 EmbeddingType = Literal["cls_token", "patch_features"]
 
 _OUTPUTS: dict[EmbeddingType, str] = {"cls_token": "cls", "patch_features": "patches"}
-"""What this dialect calls an output → what it is."""
+"""Name of an output in this dialect → its name in IEI."""
 
 
 class PredictRequest(BaseModel):
+    """The body of a request to `/predict`."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     image_data: OneOrMore
-    """An image as base64, a data URI or a URL; or a list of them."""
+    """An image as base64, a data URI or a URL, or a list of images."""
     embedding_types: Annotated[
         ListOf[EmbeddingType],
         BeforeValidator(one_or_more, json_schema_input_type=EmbeddingType | list[EmbeddingType]),
         OrNull,
     ] = ["cls_token"]
-    """What is wanted; one name may come without a list."""
+    """The outputs to return: one name, or a list."""
 
 
 class Prediction(BaseModel):
-    """What was wanted of an image."""
+    """The requested outputs of one image."""
 
     cls_token: list[float] | None = None
     patch_features: list[list[float]] | None = None
 
 
 class PredictError(BaseModel):
+    """The body of an error."""
+
     detail: str
 
 
 def error_body(error: IEIError) -> bytes:
+    """The JSON body of an error response."""
     return orjson.dumps({"detail": error.message})
 
 
-def router(embedder: Embedder) -> APIRouter:
+def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
+    """The dialect's route, `/predict`."""
     routes = APIRouter(tags=["LitServe"], responses=errors_as(PredictError))
-    default = embedder.engine.default
+    default = service.default
+    to_multiple = settings.predict_resize == "multiple"
+
+    async def embedded(images: list[str], outputs: tuple[str, ...]) -> Embeddings:
+        options = Options(outputs=outputs, normalize=False, resize_to_multiple=to_multiple)
+        try:
+            return await service.embed([ImageInput(image) for image in images], options, field="image_data")
+        except FixedSize as error:
+            raise FixedSize(f"{error}: unset IEI_PREDICT_RESIZE") from None
 
     @routes.post(
         "/predict",
@@ -65,24 +82,19 @@ def router(embedder: Embedder) -> APIRouter:
         include_in_schema=default.image is not None,
     )
     async def predict(request: Request) -> Response:
-        """One object with what is wanted of an image, or a list of them for a list. Nothing is ever normalised."""
+        """The requested outputs: an object for one image, a list of objects for a list. Vectors are not normalised."""
         body = await parsed(request, PredictRequest)
         one = isinstance(body.image_data, str)
         images = [body.image_data] if isinstance(body.image_data, str) else body.image_data
-        wanted = list(dict.fromkeys(body.embedding_types))  # a name said a thousand times is one
-        options = Options(
-            outputs=tuple(_OUTPUTS[name] for name in wanted) or ("default",),
-            normalize=False,
-            resize_to_multiple=embedder.settings.predict_resize == "multiple",
-        )
-        embeddings = await embedder.embed([ImageInput(image) for image in images], options, field="image_data")
+        wanted = list(dict.fromkeys(body.embedding_types))  # duplicates would be computed and sent again
+        embeddings = await embedded(images, tuple(_OUTPUTS[name] for name in wanted) or ("default",))
         results = [
             {name: orjson.Fragment(await json_list(item.outputs[_OUTPUTS[name]])) for name in wanted}
             for item in embeddings.items
         ]
         return json_response(orjson.dumps(results[0] if one else results), headers=timing_headers(embeddings))
 
-    return routes
+    return Dialect("LitServe", error_body, routes, prefix="/predict")
 
 
 def _examples(spec: ModelSpec) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings, of texts and of pictures, and those that Imbeddings gives of pictures in the same place.
+"""OpenAI's embeddings API for texts and images, with the image objects that Imbeddings accepts on the same route.
 
 Wire format: docs/api/openai.md.
 """
@@ -20,17 +20,20 @@ from starlette.responses import Response
 from iei.dialects.fields import AnyCase, ListOf
 from iei.dialects.items import TextOptions, input_of
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, one_kind_of_fault, parsed, timing_headers
 from iei.errors import IEIError, InvalidField, ModelNotFound, Overloaded
 from iei.models.spec import Modality, ModelSpec
-from iei.service import Embedder, Embeddings, ImageInput, Options, Vectors
+from iei.requests import Embeddings, ImageInput, Options, Vectors
+from iei.service import EmbeddingService
+from iei.settings import DialectSettings
 
 Encoding = Literal["float", "base64"]
 TokenId = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 
 class ImageItem(BaseModel):
-    """A picture as Imbeddings takes it: in one of the two fields, either of which may hold any form of it."""
+    """An image object as in Imbeddings' API. Exactly one of its two fields is set; both accept the same forms."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -43,11 +46,12 @@ class ImageItem(BaseModel):
     @model_validator(mode="after")
     def _has_one_source(self) -> ImageItem:
         if (self.image_base64 is None) == (self.image_url is None):
-            raise ValueError("give one of image_base64 and image_url, and only one")
+            raise ValueError("must have exactly one of image_base64 and image_url")
         return self
 
     @property
     def source(self) -> str:
+        """The value of the field that is set."""
         return self.image_base64 or self.image_url or ""
 
 
@@ -58,47 +62,51 @@ Item = Annotated[
     Discriminator(
         lambda item: _TAGS.get(type(item)),
         custom_error_type="item",
-        custom_error_message="an item is a string, a list of token ids, or an object with an image",
+        custom_error_message="must be a string, a list of token ids, or an object with an image",
     ),
 ]
 
 
 def _as_list(value: object) -> object:
-    """A text, the token ids of a text or an image alone is a list of one."""
+    """Wraps a single text, list of token ids or image object in a list."""
     if not isinstance(value, str | list | dict):
-        raise ValueError("a text is wanted, the ids of its tokens, an object with an image, or a list of these")
+        raise ValueError("must be a text, the token ids of a text, an object with an image, or a list of these")
     alone = not isinstance(value, list) or (value and isinstance(value[0], int))
     return [value] if alone else value
 
 
 class EmbeddingsRequest(TextOptions):
+    """The body of a request to `/v1/embeddings`."""
+
     input: Annotated[
         ListOf[Item],
         BeforeValidator(_as_list, json_schema_input_type=str | list[TokenId] | ImageItem | list[Item]),
     ]
-    """Texts, token ids of texts, or images: one, or a list."""
+    """A text, the token ids of a text, or an image; or a list of these."""
     model: str
-    """One of the names at /v1/models."""
+    """One of the names that /v1/models lists."""
     encoding_format: Encoding | None = None
-    """How vectors are written: numbers (the default), or base64 of little-endian float32."""
+    """Format of the vectors: numbers (the default), or base64 of little-endian float32."""
     dimensions: int | None = Field(None, ge=1)
-    """Keep this many leading values of each vector, before it is normalised."""
+    """Truncate each vector to this many leading values, before it is normalised."""
     modality: Annotated[Modality, AnyCase] | None = None
-    """What the strings are, for a model that takes both. Default: data URIs of images are images, the rest is text."""
+    """How a model for both reads strings. Default: data URIs of images are images, other strings are texts."""
 
 
 Written = list[float] | str
-"""A vector, as `encoding_format` says."""
+"""A vector in the format that `encoding_format` names."""
 
 
 class Vector(BaseModel):
+    """One input's vector."""
+
     object: Literal["embedding"]
     index: int
     embedding: Written
 
 
 class NamedVectors(BaseModel):
-    """Of an image given as an object: its class token, and the mean of its patches."""
+    """The vectors of an image object: its class token, and the mean of its patch tokens."""
 
     object: Literal["embedding"]
     index: int
@@ -106,16 +114,22 @@ class NamedVectors(BaseModel):
 
 
 class Tokens(BaseModel):
+    """Usage of a request, as in OpenAI's API."""
+
     prompt_tokens: int
     total_tokens: int
 
 
 class Images(BaseModel):
+    """Usage of a request, as in Imbeddings' API."""
+
     input_images: int
     embedding_dim: int
 
 
 class EmbeddingsResponse(BaseModel):
+    """The body of a response."""
+
     object: Literal["list"]
     data: list[Vector] | list[NamedVectors]
     model: str
@@ -123,6 +137,8 @@ class EmbeddingsResponse(BaseModel):
 
 
 class ErrorFields(BaseModel):
+    """An error, as in OpenAI's API."""
+
     message: str
     type: str
     param: str | None
@@ -130,14 +146,17 @@ class ErrorFields(BaseModel):
 
 
 class EmbeddingsError(BaseModel):
+    """The body of an error."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     error: ErrorFields
     detail: str
-    """The message once more, for clients of Imbeddings."""
+    """The message again, for clients of Imbeddings."""
 
 
 def error_body(error: IEIError) -> bytes:
+    """The JSON body of an error response."""
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
     fields = {"message": error.message, "type": _type_of(error.status), "param": error.field, "code": code}
     return orjson.dumps({"error": fields, "detail": error.message})
@@ -152,47 +171,47 @@ def _type_of(status: int) -> str:
     return "invalid_request_error" if status < 500 else "server_error"
 
 
-def router(embedder: Embedder) -> APIRouter:
+def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
+    """The dialect's routes. It has no settings."""
     routes = APIRouter(tags=["OpenAI"], prefix="/v1", responses=errors_as(EmbeddingsError))
     created = int(time.time())
 
     @routes.post(
         "/embeddings",
-        openapi_extra=documented(EmbeddingsRequest, _examples(embedder.engine.default)),
+        openapi_extra=documented(EmbeddingsRequest, _examples(service.default)),
         response_model=EmbeddingsResponse,
     )
     async def embeddings(request: Request) -> Response:
-        """One vector per input, of length 1; of images given as objects, two: `cls` and `mean`."""
+        """One vector of length 1 for each input; two, `cls` and `mean`, for each image given as an object."""
         with one_kind_of_fault():
             body = await parsed(request, EmbeddingsRequest)
             objects = [isinstance(item, ImageItem) for item in body.input]
             if not any(objects):
-                return await _one_vector(embedder, body)
+                return await _one_vector(service, body)
             if not all(objects):
                 raise InvalidField("input: images given as objects can't be mixed with strings and token ids", "input")
-        return await _named_vectors(embedder, body)
+        return await _named_vectors(service, body)
 
     @routes.get("/models")
     async def models() -> dict[str, Any]:
-        """The models that are served. Requests to other routes get the first."""
-        return {"object": "list", "data": [_model(name) for name in embedder.catalog.names]}
+        """The models that are served. The first is the default of the routes that name no model."""
+        return {"object": "list", "data": [_model(name) for name in service.model_names]}
 
     @routes.get("/models/{model:path}")
     async def model(model: str) -> dict[str, Any]:
-        return _model(embedder.catalog.resolve(model))
+        return _model(service.resolve(model))
 
     def _model(name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": created, "owned_by": "iei"}
 
-    return routes
+    return Dialect("OpenAI", error_body, routes, prefix="/v1/")
 
 
-async def _one_vector(embedder: Embedder, body: EmbeddingsRequest) -> Response:
-    """OpenAI's response."""
-    spec = await embedder.describe(body.model)
-    inputs = [input_of(item, spec, body.modality) for item in body.input if not isinstance(item, ImageItem)]
+async def _one_vector(service: EmbeddingService, body: EmbeddingsRequest) -> Response:
+    """A response in OpenAI's format."""
+    inputs = [input_of(item, body.modality) for item in body.input if not isinstance(item, ImageItem)]
     options = body.options(model=body.model, normalize=True, dimensions=body.dimensions)
-    embeddings = await embedder.embed(inputs, options, field="input")
+    embeddings = await service.embed(inputs, options, field="input")
     written = _WRITTEN[body.encoding_format or "float"]
     tokens = sum(item.tokens for item in embeddings.items)
     return await _response(
@@ -202,11 +221,11 @@ async def _one_vector(embedder: Embedder, body: EmbeddingsRequest) -> Response:
     )
 
 
-async def _named_vectors(embedder: Embedder, body: EmbeddingsRequest) -> Response:
-    """Imbeddings' response."""
+async def _named_vectors(service: EmbeddingService, body: EmbeddingsRequest) -> Response:
+    """A response in Imbeddings' format."""
     inputs = [ImageInput(item.source) for item in body.input if isinstance(item, ImageItem)]
     options = Options(model=body.model, outputs=tuple(_IMBEDDINGS.values()), normalize=True, dimensions=body.dimensions)
-    embeddings = await embedder.embed(inputs, options, field="input")
+    embeddings = await service.embed(inputs, options, field="input")
     written = _WRITTEN[body.encoding_format or "float"]
     return await _response(
         embeddings,
@@ -219,7 +238,7 @@ async def _named_vectors(embedder: Embedder, body: EmbeddingsRequest) -> Respons
 
 
 _IMBEDDINGS = {"cls": "cls", "mean": "patch_mean"}
-"""What Imbeddings calls a vector → what it is. Its README promises a mean over patches alone."""
+"""Imbeddings' name of a vector → IEI's. By Imbeddings' README, `mean` is the mean of the patch tokens only."""
 
 
 async def _response(embeddings: Embeddings, data: list[dict[str, Any]], usage: dict[str, int]) -> Response:
@@ -247,7 +266,7 @@ def _examples(spec: ModelSpec) -> dict[str, object]:
     examples: dict[str, object] = {
         f"{modality}s, as in OpenAI's API": {**model, "input": SAMPLES[modality]} for modality in spec.modalities
     }
-    examples["vectors as base64, as OpenAI's client asks for them"] = {
+    examples["vectors as base64, as OpenAI's client requests them"] = {
         **model,
         "input": SAMPLES[spec.modalities[0]][0],
         "encoding_format": "base64",

@@ -1,4 +1,4 @@
-"""What /docs shows of the routes of all dialects: bodies, examples, errors."""
+"""OpenAPI descriptions of the routes of all dialects: bodies, examples and errors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PICTURE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQMAAAD+wSzIAAAABlBMVEXIPCgoWqD5V/"
     "YuAAAAGElEQVR42mNgYGBkYmJiYeJgEmBSYHIAAAHTAIw5zihvAAAAAElFTkSuQmCC"
 )
-"""8×8 pixels."""
+"""A PNG image of 8×8 pixels."""
 
 SAMPLES: Mapping[Modality, tuple[str, str]] = {
     "image": (_PICTURE, _PICTURE),
     "text": ("A cat sits on a mat", "A kitten is lying on a rug"),
 }
-"""Two inputs of each kind, for examples that run."""
+"""Two valid inputs of each modality, for examples that can be executed."""
 
 
 def documented(
@@ -30,8 +30,9 @@ def documented(
     """The `openapi_extra` of a route that reads its body with `parsed`.
 
     Args:
-        examples: bodies, by what they show.
-        binary: other media types that the route takes, with what their bytes are.
+        model: the model of the JSON body.
+        examples: summary → example body.
+        binary: other media types that the route accepts → description of their content.
     """
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
@@ -45,12 +46,18 @@ def documented(
 
 
 def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a dialect's routes: every error has one shape. FastAPI documents its own otherwise."""
+    """The `responses` of a dialect's routes: all errors have the same body.
+
+    Without it FastAPI documents its own validation error, which IEI never sends.
+
+    Args:
+        model: the model of the error body.
+    """
     return {"default": {"model": model, "description": "An error"}}
 
 
 def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """A JSON schema without references: in an OpenAPI document they would have to lead to its own components."""
+    """`schema` with its `$ref`s replaced by their definitions: in an OpenAPI document they would not resolve."""
     if isinstance(schema, list):
         return [_inlined(part, definitions) for part in schema]
     if not isinstance(schema, dict):

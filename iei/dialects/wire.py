@@ -1,4 +1,4 @@
-"""What all dialects share: a body checked by its model, vectors written as JSON, timings as headers."""
+"""Helpers shared by all dialects: validation of bodies, JSON responses and timing headers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei.errors import InvalidField, InvalidInput, MalformedBody, UnsupportedMediaType
-from iei.service import Embeddings
+from iei.requests import Embeddings
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -23,10 +23,16 @@ JSON = "application/json"
 
 
 async def parsed(request: Request, model: type[M]) -> M:
-    """The body as a `model`.
+    """The JSON body of `request`, validated.
+
+    Args:
+        request: its body is read to the end.
+        model: the pydantic model of the body.
 
     Raises:
-        UnsupportedMediaType, MalformedBody, InvalidField: it is not that.
+        UnsupportedMediaType: the Content-Type is not JSON.
+        MalformedBody: the body is not valid JSON.
+        InvalidField: a field is missing or invalid.
     """
     content_type = media_type(request) or JSON
     if not is_json(content_type):
@@ -35,10 +41,15 @@ async def parsed(request: Request, model: type[M]) -> M:
 
 
 def validated(body: bytes, model: type[M]) -> M:
-    """JSON as a `model`. Pydantic's own parser reads the bytes: several times faster than `json` and a dict.
+    """Parses and validates JSON with pydantic's own parser, which is several times faster than `json` and a dict.
+
+    Args:
+        body: the JSON document.
+        model: the pydantic model of the document.
 
     Raises:
-        MalformedBody, InvalidField: it is not that.
+        MalformedBody: `body` is not valid JSON.
+        InvalidField: a field is missing or invalid.
     """
     try:
         return model.model_validate_json(body)
@@ -54,7 +65,7 @@ def validated(body: bytes, model: type[M]) -> M:
 
 @contextmanager
 def one_kind_of_fault() -> Iterator[None]:
-    """For protocols in which all that is wrong with a request is 400."""
+    """Turns `InvalidField` (422) into `InvalidInput` (400), for protocols that report all client errors as 400."""
     try:
         yield
     except InvalidField as error:
@@ -62,35 +73,41 @@ def one_kind_of_fault() -> Iterator[None]:
 
 
 def media_type(request: Request) -> str:
-    """Content-Type without its parameters, in lower case; empty where there is none."""
+    """The Content-Type without its parameters, in lower case; empty if the header is missing."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
 def is_json(content_type: str) -> bool:
+    """Whether a media type, as `media_type` returns it, is JSON."""
     return content_type == JSON or content_type.endswith("+json")
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
-    """('inputs', 3) → inputs[3]. The tags of unions, in <>, are no part of what the client wrote."""
+    """('inputs', 3) → inputs[3]. Tags of unions, written in <>, are dropped: they are not part of the body."""
     parts = [part for part in loc if not str(part).startswith("<")]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return place.lstrip(".") or "body"
 
 
 def _fault(message: str) -> str:
-    """Pydantic marks what a validator of ours has said."""
+    """`message` without the prefix that pydantic adds to messages of custom validators."""
     return message.removeprefix("Value error, ")
 
 
 async def vectors_response(vectors: Sequence[npt.NDArray[np.float32]], embeddings: Embeddings) -> Response:
-    """A bare JSON list of the arrays. Nothing but finite numbers: the engine has checked."""
+    """A JSON list of the arrays. They hold finite numbers only: the engine has checked that.
+
+    Args:
+        vectors: arrays [dim] or [rows, dim].
+        embeddings: the result whose timings are sent as headers.
+    """
     return json_response(await json_list(vectors), headers=timing_headers(embeddings))
 
 
 async def json_list(items: Iterable[Any]) -> bytes:
-    """Like `orjson.dumps(items)`, but lets others have the event loop now and then: a picture's tokens take 6 ms.
+    """Like `orjson.dumps(items)`, but yields to the event loop after every 256 KiB.
 
-    Arrays are written row by row, however many dimensions they have.
+    The tokens of one image take 6 ms to serialise. Arrays of any number of dimensions are written row by row.
     """
     parts: list[bytes] = []
     written = 0
@@ -107,9 +124,13 @@ async def json_list(items: Iterable[Any]) -> bytes:
 
 
 def json_response(content: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A response whose body is `content`, which must be JSON."""
     return Response(content, status, headers, media_type=JSON)
 
 
 def timing_headers(embeddings: Embeddings) -> dict[str, str]:
-    """Milliseconds, as text-embeddings-inference names them (`x-total-time` is the middleware's)."""
+    """Durations in milliseconds, under the header names of text-embeddings-inference.
+
+    `x-total-time` is not among them: the `Trace` middleware adds it.
+    """
     return {f"x-{name}-time": f"{seconds * 1000:.3f}" for name, seconds in embeddings.timings.items()}

@@ -1,27 +1,26 @@
-"""What every engine offers to a worker, whether it lives in its own process or in this one."""
+"""What every engine offers to a worker, whether it runs in a process of its own or in this one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from iei.engine.answers import Forward
 from iei.models.spec import Modality, ModelSpec
+from iei.runtimes.api import Outputs
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one input."""
+    """The outputs of one input, and what was measured of their forward."""
 
-    outputs: dict[str, npt.NDArray[np.float32]]
+    outputs: Outputs
     """float32[dim] of pooled outputs, float32[rows, dim] of the others."""
-    queue_s: float
-    """From submission until a batch took it."""
-    inference_s: float
-    """The forward, shared by its batch."""
+    forward: Forward
 
 
 class Engine(Protocol):
@@ -29,23 +28,29 @@ class Engine(Protocol):
 
     @property
     def default(self) -> ModelSpec:
-        """The model that is there from the start, known even before `start`."""
+        """The model that is loaded from the start; known even before `start`."""
         ...
 
     @property
     def ready(self) -> bool:
-        """Whether a job sent now would be run: the engine is there, has its model, and answers."""
+        """Whether a job sent now would be run: an engine is connected, has its model, and answers."""
+        ...
 
     async def start(self) -> None:
-        """Called once, on the event loop that will use it."""
+        """Starts the engine, or connects to it. Called once, on the event loop that will use it."""
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        """Stops it. Jobs that have not been answered fail."""
 
     async def describe(self, model: str, *, deadline: float) -> ModelSpec:
-        """The model of that served name, loaded first if it must be.
+        """The description of the model with that served name, which is loaded first if needed.
+
+        Args:
+            model: a name out of the catalog.
+            deadline: `time.monotonic()` after which the answer is not needed.
 
         Raises:
-            Overloaded: it is not there by the deadline, after which nobody wants the answer.
+            Overloaded: the model is not loaded by the deadline.
             Unhealthy: it can't be loaded, or the engine is gone.
         """
         ...
@@ -55,16 +60,19 @@ class Engine(Protocol):
         spec: ModelSpec,
         modality: Modality,
         array: npt.NDArray[np.generic],
-        outputs: Sequence[str],
+        shapes: Mapping[str, tuple[int, ...]],
         *,
         deadline: float,
     ) -> Result:
-        """One input through the model, batched with whatever else waits.
+        """Runs one input through the model, batched with whatever else waits.
 
         Args:
-            array: pixels uint8[H, W, 3] (float32 where the geometry says so), or token ids int32[L].
-            outputs: names out of the tower's `outputs`.
-            deadline: `time.monotonic()` after which nobody wants the answer.
+            spec: the model, as `describe` gave it.
+            modality: of the input.
+            array: pixels uint8[H, W, 3] (float32 if the geometry has `float_resize`), or token ids int32[L].
+            shapes: wanted output → its shape for this input, as `output_shapes` tells it: (dim,) of pooled outputs,
+                (rows, dim) of `patches` and `tokens`.
+            deadline: `time.monotonic()` after which the answer is not needed.
 
         Raises:
             BackendFailed: the model failed on this very input.

@@ -1,7 +1,8 @@
-"""A worker's shared memory: pixels to the engine, vectors back, with nothing copied through a socket.
+"""A worker's shared memory: input arrays to the engine, outputs back, with nothing copied through a socket.
 
-The worker creates and divides it; the engine maps the same file descriptor. It has no name, so there is nothing to
-clean up whoever dies. Offsets are handed out lowest first: pages that were never needed are never taken.
+The worker creates and divides it; the engine maps the same file descriptor. The memory has no name, so that the kernel
+frees it when the last process that maps it ends. The lowest free offset is always used first: pages that were never
+written to take no memory.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+import stat
 import tempfile
 from bisect import bisect_left
 from collections import deque
@@ -18,9 +20,10 @@ import numpy.typing as npt
 
 
 class Memory:
-    """Anonymous memory that two processes share: a file descriptor and its mapping."""
+    """Anonymous memory that two processes share: a file descriptor, which it owns, and its mapping."""
 
     def __init__(self, fd: int, nbytes: int) -> None:
+        """Maps `nbytes` of the open file `fd`, which `close` closes."""
         self.fd = fd
         self.nbytes = nbytes
         self._map = mmap.mmap(fd, nbytes)
@@ -28,6 +31,7 @@ class Memory:
 
     @classmethod
     def create(cls, nbytes: int) -> Memory:
+        """New memory, filled with zeros."""
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("iei-arena")
         else:  # macOS: an unlinked temporary file does the same work
@@ -36,8 +40,25 @@ class Memory:
         os.ftruncate(fd, nbytes)
         return cls(fd, nbytes)
 
+    @classmethod
+    def received(cls, fd: int, nbytes: int) -> Memory:
+        """Maps memory that another process claims to have created. If that fails, `fd` stays the caller's.
+
+        Raises:
+            ValueError: `fd` is no file of at least `nbytes`, or it can't be mapped.
+        """
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("the descriptor of an arena is not that of a file")
+        if not 0 < nbytes <= status.st_size:  # reading a mapping beyond the end of its file ends the process: SIGBUS
+            raise ValueError(f"an arena of {nbytes} bytes does not fit in a file of {status.st_size}")
+        try:
+            return cls(fd, nbytes)
+        except (OSError, ValueError, OverflowError) as error:
+            raise ValueError(f"an arena of {nbytes} bytes can't be mapped: {error}") from error
+
     def view(self, offset: int, nbytes: int) -> npt.NDArray[np.uint8]:
-        """uint8[nbytes], no copy.
+        """The range as uint8[nbytes], without a copy.
 
         Raises:
             ValueError: the range does not lie inside the memory.
@@ -47,12 +68,12 @@ class Memory:
         return self._bytes[offset : offset + nbytes]
 
     def close(self) -> None:
-        """Gives up the descriptor. The mapping goes when the last view of it does."""
+        """Closes the descriptor. The mapping is freed together with the last view of it."""
         os.close(self.fd)
 
 
 class Allocator:
-    """First fit over a sorted list of free ranges; neighbours are joined when they come back."""
+    """First fit over a sorted list of free ranges; a range that is released is joined with its free neighbours."""
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
@@ -60,7 +81,7 @@ class Allocator:
         self._taken: dict[int, int] = {}
 
     def allocate(self, nbytes: int) -> int | None:
-        """Lowest offset with `nbytes` free, or None."""
+        """Takes the lowest range of `nbytes` that is free; returns its offset, or None if there is none."""
         for index, (offset, length) in enumerate(self._free):
             if length >= nbytes:
                 if length == nbytes:
@@ -72,6 +93,7 @@ class Allocator:
         return None
 
     def release(self, offset: int) -> None:
+        """Frees the range that `allocate` returned as `offset`."""
         length = self._taken.pop(offset)
         index = bisect_left(self._free, (offset, 0))
         if index < len(self._free) and offset + length == self._free[index][0]:
@@ -84,7 +106,7 @@ class Allocator:
 
 
 class Arena:
-    """Memory plus who has which part of it. Lives on one event loop."""
+    """Shared memory and its allocator, for the tasks of one event loop."""
 
     def __init__(self, nbytes: int) -> None:
         self.memory = Memory.create(nbytes)
@@ -92,13 +114,15 @@ class Arena:
         self._waiting: deque[tuple[int, asyncio.Future[int]]] = deque()
 
     async def reserve(self, nbytes: int) -> int:
-        """Offset of `nbytes` that are the caller's until `release`. Waits its turn while the arena is full.
+        """The offset of a range of `nbytes`, which is the caller's until `release`.
+
+        Waits while the arena is full; those who wait are served first come, first served.
 
         Raises:
-            ValueError: more than the whole arena is asked for.
+            ValueError: `nbytes` is more than the size of the whole arena.
         """
         if nbytes > self.memory.nbytes:
-            raise ValueError(f"{nbytes} bytes do not fit an arena of {self.memory.nbytes} (IEI_ARENA_BYTES)")
+            raise ValueError(f"{nbytes} bytes do not fit in an arena of {self.memory.nbytes} (IEI_ARENA_BYTES)")
         if not self._waiting and (offset := self._allocator.allocate(nbytes)) is not None:
             return offset
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -106,12 +130,13 @@ class Arena:
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():  # given and given up in the same turn of the loop
+            if future.done() and not future.cancelled():  # served and cancelled in the same turn of the loop
                 self.release(future.result())
             self._serve_waiting()
             raise
 
     def release(self, offset: int) -> None:
+        """Gives the range at `offset` back, and serves those who wait."""
         self._allocator.release(offset)
         self._serve_waiting()
 
@@ -126,4 +151,5 @@ class Arena:
             self._waiting.popleft()
 
     def close(self) -> None:
+        """Closes the memory's descriptor."""
         self.memory.close()

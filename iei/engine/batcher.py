@@ -1,8 +1,8 @@
-"""Waiting jobs → batches: the whole policy, and nothing else. No sockets, no torch, no clock of its own.
+"""The batching policy: turns waiting jobs into batches. No sockets, no torch, no clock of its own.
 
-Greedy and first come, first served: there is no timer that waits for a batch to fill. Whenever the device is free, the
-oldest waiting job goes, together with as many jobs of its group as one forward takes. A lone request runs at once; load
-makes batches by itself.
+The policy is greedy and first come, first served: there is no timer that waits for a batch to fill. Whenever the device
+is free, the oldest waiting job runs, together with as many jobs of its group as fit in one forward. So a lone request
+runs at once, and batches form when requests arrive faster than they are computed.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ P = TypeVar("P")
 
 @dataclass(slots=True, eq=False)
 class Job(Generic[P]):
-    """Something to run once."""
+    """An input that waits to be run."""
 
     owner: Hashable
-    """Who asked (a connection): `forget` drops all that is theirs."""
+    """Who submitted it: `forget` drops all jobs of one owner."""
     id: int
-    """Unique for its owner."""
+    """Unique among the waiting jobs of its owner."""
     key: Hashable
     """Jobs of equal key can share a forward: `batch_key`."""
     deadline: float
     """Not run after this, in the caller's clock."""
     payload: P
     length: int = 0
-    """Tokens, where inputs of a key may differ in length: a batch is then made of similar ones."""
+    """In tokens, if inputs of a key may differ in length: a batch then has inputs of similar length. Else 0."""
     most: int = sys.maxsize
-    """Most jobs in a batch of its key, where that is fewer than usual: `most_together`."""
+    """Most jobs in a batch of its key, if that is fewer than usual: `most_together`."""
     alone: bool = False
-    """Never batched: a suspect, whose company an engine has died in."""
+    """Never batched with others: an engine died while it ran this job."""
     cancelled: bool = False
     enqueued: float = 0.0
     order: int = 0
@@ -51,7 +51,7 @@ class Job(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class Turn(Generic[P]):
-    """What the engine does next: `batch` runs, the others are only answered."""
+    """What the engine does next: run `batch`, and answer the others without running them."""
 
     batch: list[Job[P]]
     cancelled: list[Job[P]]
@@ -62,14 +62,15 @@ class Turn(Generic[P]):
 
 
 class Batcher(Generic[P]):
-    """One owner, no locks.
-
-    Args:
-        max_batch: most jobs in a batch.
-        max_tokens: most tokens in a batch after padding, where lengths differ; one job alone may exceed it.
-    """
+    """The waiting jobs. For one thread: it has no locks."""
 
     def __init__(self, max_batch: int, max_tokens: int = MAX_TOKENS) -> None:
+        """A batcher without jobs.
+
+        Args:
+            max_batch: most jobs in a batch.
+            max_tokens: most tokens in a batch of texts, padding included; a single job may exceed it.
+        """
         self.max_batch = max_batch
         self.max_tokens = max_tokens
         self._groups: dict[Hashable, deque[Job[P]]] = {}
@@ -81,28 +82,29 @@ class Batcher(Generic[P]):
 
     @property
     def oldest(self) -> float:
-        """When the job that has waited longest came; infinity if none waits."""
+        """When the job that has waited longest was added; infinity if none waits."""
         return min((group[0].enqueued for group in self._groups.values()), default=math.inf)
 
     def add(self, job: Job[P], now: float) -> None:
+        """Queues a job. Its id must differ from those of its owner's waiting jobs."""
         job.enqueued, job.order = now, next(self._order)
         group = ("alone", job.order) if job.alone else ("key", job.key)
         self._groups.setdefault(group, deque()).append(job)
         self._waiting[job.owner, job.id] = job
 
     def cancel(self, owner: Hashable, job_id: int) -> None:
-        """The job, if it still waits, comes out of a later turn as cancelled instead of running."""
+        """Marks a job, if it still waits: a later turn has it as cancelled instead of running it."""
         if job := self._waiting.get((owner, job_id)):
             job.cancelled = True
 
     def forget(self, owner: Hashable) -> None:
-        """The owner is gone: its jobs vanish, and nobody is told."""
+        """Drops the jobs of an owner that is gone: no turn will have them."""
         for key, group in list(self._groups.items()):
             self._put_back(key, deque(job for job in group if job.owner != owner))
         self._waiting = {mark: job for mark, job in self._waiting.items() if job.owner != owner}
 
     def next(self, now: float) -> Turn[P]:
-        """The next batch, and whatever dropped out on the way to it. Empty only if nothing waits."""
+        """The next batch, with cancelled and expired jobs found on the way to it. Empty only if nothing waits."""
         turn: Turn[P] = Turn([], [], [])
         while self._groups and not turn.batch:
             key = min(self._groups, key=lambda key: self._groups[key][0].order)
@@ -121,7 +123,7 @@ class Batcher(Generic[P]):
             _destination(job, now, turn, alive=turn.batch).append(job)
 
     def _take_similar(self, group: deque[Job[P]], now: float, turn: Turn[P]) -> None:
-        """Padding is computed too, so the oldest job takes along those whose lengths are nearest to its own."""
+        """Batches the oldest job with those nearest to it in length, because padding costs as much as tokens."""
         alive: list[Job[P]] = []
         for job in group:
             _destination(job, now, turn, alive).append(job)
@@ -158,7 +160,7 @@ def batch_key(model: int, modality: Modality, array: npt.NDArray[np.generic]) ->
 
 
 def most_together(spec: ModelSpec, modality: Modality, array: npt.NDArray[np.generic]) -> int:
-    """How many pictures like this one a forward may take: no more pixels than `max_batch` of the model's own size."""
+    """Most pictures like this one in a forward: no more pixels than `max_batch` pictures of the model's size have."""
     if modality == "text" or spec.image is None:
         return spec.max_batch
     height, width = spec.image.geometry.size

@@ -1,34 +1,37 @@
-"""All that an engine process needs to know: handed down from the settings, through the supervisor, as JSON."""
+"""All that an engine process needs to know, passed from the settings through the supervisor as JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import TypeAdapter
 
-from iei.models.spec import LoadRequest
-
-LogLevel = Literal["debug", "info", "warning", "error"]
+from iei.models.catalog import LoadRequest
+from iei.settings import LogLevel
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
+    """The configuration of one engine process. Immutable."""
+
     models: tuple[LoadRequest, ...]
-    """What may be loaded. Frames name models by their place here; the first is loaded before anything is served."""
-    max_loaded: int = 1
-    """Most models in memory at a time; the least recently used one makes room."""
-    at_start: int = 1
+    """The models that may be loaded, in the catalog's order. Frames name models by their place here."""
+    max_loaded: int
+    """Most models in memory at a time; the least recently used one is evicted."""
+    at_start: int
     """How many of `models`, from the first on, are loaded before anything is served."""
-    timeout_s: float = 300.0
-    """A forward that runs longer has hung, and the process is replaced."""
-    log_level: LogLevel = "info"
+    timeout_s: float
+    """A forward that runs longer has hung: the process ends, and the supervisor starts another."""
+    log_level: LogLevel
+    """How much the engine logs."""
 
     def to_json(self) -> bytes:
+        """The configuration as JSON."""
         return _ADAPTER.dump_json(self)
 
     @staticmethod
     def from_json(text: bytes) -> EngineConfig:
+        """Reverses `to_json`."""
         return _ADAPTER.validate_json(text)
 
 

@@ -1,4 +1,4 @@
-"""One batch through one runtime: everybody gets an answer, and a bad input costs nobody else theirs."""
+"""Runs one batch through one model; an input that fails does not fail the others of its batch."""
 
 from __future__ import annotations
 
@@ -10,41 +10,43 @@ import numpy as np
 import numpy.typing as npt
 
 from iei.models.spec import Modality
-from iei.runtimes.api import DeviceLost, Runtime
+from iei.runtimes.api import DeviceLost, Model, Outputs
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one job wants from a forward."""
+    """One input, and what is wanted of it."""
 
+    modality: Modality
     array: npt.NDArray[np.generic]
+    """Pixels [H, W, 3] or token ids [L]."""
     outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The model failed on this input, alone."""
+    """The model failed on this input alone."""
 
     message: str
 
 
-Outcome = dict[str, npt.NDArray[np.float32]] | Failure
+Outcome = Outputs | Failure
 
 
-def execute(runtime: Runtime, modality: Modality, tasks: Sequence[Task]) -> list[Outcome]:
-    """Runs `tasks` as one forward. A batch that fails is split until the culprit is alone; the others succeed.
+def execute(model: Model, tasks: Sequence[Task]) -> list[Outcome]:
+    """Runs `tasks`, which share a modality, as one forward: an outcome for each, in order.
 
-    Outputs are computed for the batch as a whole (their union) and handed out per task: what somebody wants never
-    splits a batch.
+    A batch that fails is halved until the inputs that fail are alone; the others succeed. The union of the wanted
+    outputs is computed for the whole batch, so that tasks with different outputs can share it.
 
     Raises:
         DeviceLost: this process can't compute any more.
     """
     wanted = {name for task in tasks for name in task.outputs}
     try:
-        rows = runtime.run(modality, [task.array for task in tasks], wanted)
+        rows = model.run(tasks[0].modality, [task.array for task in tasks], wanted)
     except DeviceLost:
         raise
     except Exception as error:
@@ -52,11 +54,11 @@ def execute(runtime: Runtime, modality: Modality, tasks: Sequence[Task]) -> list
             log.warning("the model failed on an input of shape %s: %s", tasks[0].array.shape, error)
             return [Failure(f"the model failed on this input: {type(error).__name__}: {_first_line(error)}")]
         half = len(tasks) // 2
-        return execute(runtime, modality, tasks[:half]) + execute(runtime, modality, tasks[half:])
+        return execute(model, tasks[:half]) + execute(model, tasks[half:])
     return [_outcome(row, task) for row, task in zip(rows, tasks, strict=True)]
 
 
-def _outcome(row: dict[str, npt.NDArray[np.float32]], task: Task) -> Outcome:
+def _outcome(row: Outputs, task: Task) -> Outcome:
     outputs = {name: row[name] for name in task.outputs}
     if not all(np.isfinite(vector).all() for vector in outputs.values()):
         return Failure("the model computed values that are not finite (NaN or infinity) for this input")

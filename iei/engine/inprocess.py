@@ -1,133 +1,203 @@
-"""The engine in this very process, behind the same interface: for tests, for `iei embed`, for engines others host."""
+"""The engine in this very process, behind the same interface: for `iei embed`, tests, and engines that others host."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import os
+import selectors
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from iei.engine.answers import Answer, Status, error_of
 from iei.engine.api import Result
-from iei.engine.batcher import Batcher, Job, batch_key, most_together
-from iei.engine.execute import Failure, Outcome, Task, execute
-from iei.errors import BackendFailed, ModelNotFound, Overloaded, Unhealthy
+from iei.engine.execute import Task
+from iei.engine.loaded_models import LoadedModels
+from iei.engine.scheduler import Request, Scheduler
+from iei.errors import ModelNotFound, Overloaded, Unhealthy
 from iei.models.spec import Modality, ModelSpec
-from iei.runtimes.api import DeviceLost, Runtime
+from iei.runtimes.api import Model
 
-
-class Waiting(NamedTuple):
-    task: Task
-    modality: Modality
-    future: asyncio.Future[Result]
+log = logging.getLogger(__name__)
 
 
 class InProcessEngine:
-    """Runs one loaded model in a thread. Everything but that thread lives on the event loop that started it."""
+    """Implements `Engine` with a scheduler in a thread. Everything else is done on the event loop that started it."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._batcher: Batcher[Waiting] = Batcher(runtime.max_batch)
+    def __init__(self, models: Model | LoadedModels) -> None:
+        """An engine for one model that is loaded, or for several of which the first is."""
+        self._models = models if isinstance(models, LoadedModels) else LoadedModels.of(models)
+        self._thread: SchedulerThread | None = None
+        self._specs = {self._models.default.name: self._models.default}
+        self._waiting: set[asyncio.Future[Answer]] = set()
         self._ids = count()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
 
     @property
     def default(self) -> ModelSpec:
-        return self._runtime.spec
+        """The first model."""
+        return self._models.default
 
     @property
     def ready(self) -> bool:
-        return self._thread is not None
+        """Whether the engine has been started, has not been stopped and can compute."""
+        return self._thread is not None and self._thread.fault is None
 
     async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run_batches, name="engine", daemon=True)
+        """Starts the thread."""
+        on_fault = partial(asyncio.get_running_loop().call_soon_threadsafe, self._fail_waiting)
+        self._thread = SchedulerThread(Scheduler(self._models), on_fault)
         self._thread.start()
 
     async def stop(self) -> None:
+        """Waits for the end of the current batch, and fails what has not been answered by then."""
         thread, self._thread = self._thread, None
-        with self._changed:
-            self._changed.notify()
         if thread:
+            thread.stop()
             await asyncio.to_thread(thread.join)
+        self._fail_waiting()
 
     async def describe(self, model: str, *, deadline: float) -> ModelSpec:
-        if model != self._runtime.spec.name:
-            raise ModelNotFound(f"only {self._runtime.spec.name} is here")
-        return self._runtime.spec
+        """As `Engine.describe`.
+
+        Raises:
+            ModelNotFound: the engine has no model of this name.
+        """
+        if model in self._specs:
+            return self._specs[model]
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                answer = await self._answer(self._place(model), None, deadline)
+        except TimeoutError:
+            raise Overloaded(f"{model} is still being loaded: try again later") from None
+        assert isinstance(answer.content, ModelSpec)
+        return self._specs.setdefault(model, answer.content)
 
     async def run(
         self,
         spec: ModelSpec,
         modality: Modality,
         array: npt.NDArray[np.generic],
-        outputs: Sequence[str],
+        shapes: Mapping[str, tuple[int, ...]],
         *,
         deadline: float,
     ) -> Result:
-        if not self.ready:
-            raise Unhealthy("the engine has been stopped")
-        job = Job(
-            owner=self,
-            id=next(self._ids),
-            key=batch_key(0, modality, array),
-            deadline=deadline,
-            payload=Waiting(Task(array, tuple(outputs)), modality, self._loop.create_future()),
-            length=len(array) if modality == "text" else 0,
-            most=most_together(spec, modality, array),
-        )
-        with self._changed:
-            self._batcher.add(job, time.monotonic())
-            self._changed.notify()
+        """As `Engine.run`."""
+        answer = await self._answer(self._place(spec.name), Task(modality, array, tuple(shapes)), deadline)
+        assert isinstance(answer.content, dict)
+        return Result(answer.content, answer.forward)
+
+    def _place(self, model: str) -> int:
+        if model not in self._models.names:
+            raise ModelNotFound(f"only {', '.join(self._models.names)} is here")
+        return self._models.names.index(model)
+
+    async def _answer(self, model: int, task: Task | None, deadline: float) -> Answer:
+        """The answer to a request, if it is OK; raises the error that it means otherwise."""
+        if self._thread is None or self._thread.fault:
+            raise self._unhealthy()
+        thread = self._thread
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        request = Request(self, next(self._ids), model, task, deadline, reply=partial(_resolve_from_thread, future))
+        thread.call(lambda scheduler: scheduler.submit(request))
         try:
-            return await job.payload.future
+            answer = await future
         except asyncio.CancelledError:
-            with self._changed:
-                self._batcher.cancel(self, job.id)
+            thread.call(lambda scheduler: scheduler.cancel(self, request.id))
             raise
+        if answer.status != Status.OK:
+            raise error_of(answer.status, str(answer.content))
+        return answer
 
-    def _run_batches(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._batcher or self._thread is None)
-                if self._thread is None:
-                    return
-                turn = self._batcher.next(time.monotonic())
-            for job in turn.expired:
-                self._resolve(job, Overloaded("this input waited for the model longer than it may"))
-            if turn.batch:
-                self._run_batch(turn.batch)
+    def _fail_waiting(self) -> None:
+        for future in list(self._waiting):
+            if not future.done():
+                future.set_exception(self._unhealthy())
 
-    def _run_batch(self, batch: list[Job[Waiting]]) -> None:
-        started = time.monotonic()
+    def _unhealthy(self) -> Unhealthy:
+        if self._thread and self._thread.fault:
+            return Unhealthy(f"the engine can't compute any more, this process must be restarted: {self._thread.fault}")
+        return Unhealthy("the engine has been stopped")
+
+
+class SchedulerThread:
+    """A thread in which a scheduler runs, until it is stopped or fails."""
+
+    def __init__(self, scheduler: Scheduler, on_fault: Callable[[], object]) -> None:
+        """Prepares the thread.
+
+        Args:
+            scheduler: used by nobody else from now on.
+            on_fault: called in the thread after the scheduler has failed; `fault` is set then.
+        """
+        self.fault: Exception | None = None
+        """Why the thread ended, if nobody stopped it."""
+        self._scheduler = scheduler
+        self._on_fault = on_fault
+        self._commands: deque[Callable[[Scheduler], None]] = deque()
+        self._stopping = False
+        self._wakeup, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def call(self, command: Callable[[Scheduler], None]) -> None:
+        """Has the thread call `command` between two batches. Ignored after `stop`."""
+        if not self._stopping:
+            self._commands.append(command)
+            self._wake_up()
+
+    def stop(self) -> None:
+        """Ends the thread after the current batch; does not wait for that."""
+        self._stopping = True
+        self._wake_up()
+
+    def join(self) -> None:
+        """Waits for the end of the thread. To be called once, after `stop`."""
+        self._thread.join()
+        for fd in (self._wakeup, self._wake):
+            os.close(fd)
+
+    def _wake_up(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # a full pipe wakes the thread, too
+            os.write(self._wake, b"\0")
+
+    def _run(self) -> None:
         try:
-            outcomes = execute(self._runtime, batch[0].payload.modality, [job.payload.task for job in batch])
-        except DeviceLost as error:  # nobody restarts this process: say so to whoever asks
-            for job in batch:
-                self._resolve(job, Unhealthy(f"the device is lost, this process has to be restarted: {error}"))
-            return
-        for job, outcome in zip(batch, outcomes, strict=True):
-            self._resolve(job, _result(outcome, started - job.enqueued, time.monotonic() - started))
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._wakeup, selectors.EVENT_READ, self._on_commands)
+                selector.register(self._scheduler.wakeup, selectors.EVENT_READ, self._scheduler.models_arrived)
+                while not self._stopping:
+                    for key, _ in selector.select(0 if self._scheduler.busy else None):
+                        key.data()
+                    self._scheduler.step()
+        except Exception as error:
+            log.error("the engine in this process has failed: %s", error, exc_info=error)
+            self.fault = error
+            self._on_fault()
 
-    def _resolve(self, job: Job[Waiting], result: Result | Exception) -> None:
-        def on_loop() -> None:
-            future = job.payload.future
-            if future.done():  # nobody waits any more
-                return
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        self._loop.call_soon_threadsafe(on_loop)
+    def _on_commands(self) -> None:
+        os.read(self._wakeup, 4096)
+        while self._commands:
+            self._commands.popleft()(self._scheduler)
 
 
-def _result(outcome: Outcome, queue_s: float, inference_s: float) -> Result | Exception:
-    if isinstance(outcome, Failure):
-        return BackendFailed(outcome.message)
-    return Result(outcome, queue_s, inference_s)
+def _resolve_from_thread(future: asyncio.Future[Answer], answer: Answer) -> None:
+    future.get_loop().call_soon_threadsafe(_resolve, future, answer)
+
+
+def _resolve(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():  # whoever waited may have given up
+        future.set_result(answer)

@@ -1,4 +1,4 @@
-"""Starting an engine, from the process that the workers will be forked from."""
+"""Starts engines, from the process that the workers will be forked from."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import sys
 import tempfile
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
+from iei.engine.address import EngineAddress
 from iei.engine.config import EngineConfig
 from iei.errors import StartupError
-from iei.models.catalog import load_requests
+from iei.models.catalog import Catalog
 from iei.models.spec import ModelSpec
 from iei.settings import Settings
 
@@ -26,38 +26,30 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 
 
-@dataclass(frozen=True)
-class EngineAddress:
-    """Where workers find a running engine."""
-
-    path: Path
-    """Of its Unix socket."""
-    default: ModelSpec
-    """The model that it has loaded."""
-
-
 class LaunchedEngine:
-    """A supervised engine. It ends when this object is closed, and so does every process forked from this one.
+    """A supervised engine. It ends once this object is closed and every process forked from this one has ended.
 
-    The engine's life hangs on a pipe: the writing end is here and, after a fork, in every worker. No signal has to be
-    sent and none can be missed; workers that still finish accepted requests still have their engine.
+    The engine runs as long as somebody has the writing end of a pipe open: this process and, after a fork, every
+    worker. So no signal has to be sent and none can be missed, and workers that still finish accepted requests still
+    have their engine.
     """
 
     def __init__(self, address: EngineAddress, supervisor: subprocess.Popen[bytes], life_fd: int) -> None:
+        """Takes over `life_fd`, the writing end of the pipe."""
         self.address = address
         self.supervisor = supervisor
-        self._let_go = weakref.finalize(self, os.close, life_fd)
+        self._release = weakref.finalize(self, os.close, life_fd)
 
     def close(self) -> None:
-        """Lets go of the engine. It ends at once if nobody else holds on to it."""
-        self._let_go()
+        """Closes the pipe here. The engine ends at once if no other process has it open."""
+        self._release()
 
 
 def launch(config: EngineConfig) -> LaunchedEngine:
-    """Starts an engine and blocks until it has its models, which takes minutes where they have to be downloaded.
+    """Starts an engine and blocks until it has its models, which takes minutes if they have to be downloaded.
 
     Raises:
-        StartupError: it can't have them, or can't be started, and why.
+        StartupError: it can't be started, or can't load them; the message says why.
     """
     life_reader, life_writer = os.pipe()
     status_reader, status_writer = os.pipe()
@@ -79,7 +71,7 @@ def launch(config: EngineConfig) -> LaunchedEngine:
 
 
 def _start_supervisor(config: EngineConfig, life_fd: int, status_fd: int) -> tuple[Path, subprocess.Popen[bytes]]:
-    """The path of its socket, and the process."""
+    """Returns the path of the socket, and the supervisor's process."""
     folder = Path(tempfile.mkdtemp(prefix="iei-"))  # mode 0700: nobody else can connect
     path = folder / "engine.sock"
     try:
@@ -102,10 +94,10 @@ def _start_supervisor(config: EngineConfig, life_fd: int, status_fd: int) -> tup
 
 
 def _wait_until_ready(status_fd: int) -> ModelSpec:
-    """Blocks until the engine has its models; describes the default one.
+    """Blocks until the engine has its models; returns the description of the default one.
 
     Raises:
-        StartupError: it has them not, and why.
+        StartupError: it could not load them; the message says why.
     """
     with os.fdopen(status_fd) as status:
         text = status.read()
@@ -117,22 +109,24 @@ def _wait_until_ready(status_fd: int) -> ModelSpec:
     return ModelSpec.from_json(json.dumps(report["ready"]))
 
 
-def launch_engines(settings: Settings) -> list[LaunchedEngine]:
-    """One engine per device, started side by side, each with its default model loaded.
+def launch_engines(settings: Settings, catalog: Catalog) -> list[LaunchedEngine]:
+    """Starts one engine per device, all at the same time, and blocks until each has its default model loaded.
 
     Raises:
-        StartupError: one of them can't be; the others are let go.
+        StartupError: one of them can't be started; the others end.
     """
-    with ThreadPoolExecutor(len(settings.devices)) as threads:
-        started = [threads.submit(launch, engine_config(settings, device)) for device in settings.devices]
+    devices = settings.engine.devices
+    with ThreadPoolExecutor(len(devices)) as threads:
+        started = [threads.submit(launch, engine_config(settings, catalog, device)) for device in devices]
     return [engine.result() for engine in started]
 
 
-def engine_config(settings: Settings, device: str) -> EngineConfig:
+def engine_config(settings: Settings, catalog: Catalog, device: str) -> EngineConfig:
+    """The configuration of the engine on `device`."""
     return EngineConfig(
-        models=load_requests(settings, device),
-        max_loaded=settings.max_loaded_models,
-        at_start=settings.max_loaded_models if settings.load_at_start == "all" else 1,
-        timeout_s=settings.engine_timeout_s,
-        log_level=settings.log_level,
+        models=catalog.load_requests(device, settings.load),
+        max_loaded=settings.engine.max_loaded_models,
+        at_start=settings.engine.at_start,
+        timeout_s=settings.engine.engine_timeout_s,
+        log_level=settings.server.log_level,
     )

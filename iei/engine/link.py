@@ -1,9 +1,9 @@
 """One connection of a worker to one engine, made again whenever it breaks: the arena, and a future for each job.
 
-An engine crash costs latency, not requests. The worker sees EOF, connects again (that waits in the backlog until the
-new engine is up), passes its arena again and sends the unanswered jobs once more: their pixels are still there. A job
-that was *running* when an engine died is a suspect: it runs alone next time, and if that engine dies too it is
-answered 503.
+An engine crash costs latency, not requests. The worker sees EOF, connects again (its connection waits in the backlog
+until the new engine runs), passes its arena again and sends the unanswered jobs once more: their inputs are still in
+the arena. A job that was running when an engine died may have caused that: it runs alone next time, and if that engine
+dies, too, it fails with `Unhealthy`.
 """
 
 from __future__ import annotations
@@ -20,43 +20,58 @@ from itertools import count
 import numpy as np
 import numpy.typing as npt
 
+from iei.engine.address import EngineAddress
 from iei.engine.arena import Arena
-from iei.engine.frames import FRAME_BYTES, FrameBuffer, Hello, Kind, Progress, Reply, Submit
-from iei.engine.launch import EngineAddress
+from iei.engine.frames import (
+    FRAME_BYTES,
+    Cancel,
+    Describe,
+    FrameBuffer,
+    Hello,
+    Progress,
+    Reply,
+    Submit,
+    unpack,
+)
 from iei.errors import InvalidInput, Unhealthy
 
 log = logging.getLogger(__name__)
 
 RECONNECT_DELAY_S = 0.2
 ABANDONED_DELAY_S = 60.0
-"""Between two looks for an engine when nobody is left who would start one."""
+"""Between two attempts to connect when no supervisor is left that would start an engine."""
 CRASHES_ALLOWED = 1
-"""In how many crashes a job may have been running before it is taken for the cause."""
+"""How many engines may crash while they run a job before the job is taken for the cause."""
 REPLY_GRACE_S = 5.0
-"""The engine drops what has expired when it comes to it; only when even that does not happen does the worker."""
+"""How long after the deadline a worker waits for the engine, which drops expired jobs itself between two batches."""
 
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A job that the engine owes a reply."""
+    """A job that has not been answered."""
 
-    frame: Submit
+    frame: Submit | Describe
     future: asyncio.Future[tuple[Reply, bytes]]
 
 
 class Link:
-    """
-    Args:
-        silent_s: an engine that has inputs and answers none for so long hangs.
-    """
+    """A worker's connection to one engine. For the tasks of one event loop."""
 
     def __init__(self, address: EngineAddress, arena_bytes: int, silent_s: float) -> None:
+        """Starts to connect, in a task, and keeps at it until `close`.
+
+        Args:
+            address: of the engine.
+            arena_bytes: size of the shared memory for this engine.
+            silent_s: an engine that has inputs and answers none for so long hangs.
+        """
         self._address = address
         self._arena = Arena(arena_bytes)
         self._silent_s = silent_s
         self._pending: dict[int, Pending] = {}
         self._ids = count(1)
         self._sock: socket.socket | None = None
+        self._frames = FrameBuffer()
         self._unsent = bytearray()
         self._broken = asyncio.Event()
         self._heard = time.monotonic()
@@ -69,37 +84,50 @@ class Link:
 
     @property
     def answers(self) -> bool:
-        """Whether it is up, and not silent over inputs that it has had for a long time."""
+        """Whether it is up, and has answered within `silent_s` if it has inputs."""
         return self.up and not (self._has_inputs and time.monotonic() - self._heard > self._silent_s)
 
     @property
     def load(self) -> int:
+        """How many jobs wait for their reply."""
         return len(self._pending)
 
     async def close(self) -> None:
+        """Disconnects and gives the arena up. Jobs that have not been answered never will be."""
         self._keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._keeper
         self._disconnect()
         self._arena.close()
 
-    async def submit(self, frame: Submit, content: npt.NDArray[np.generic] | None = None) -> tuple[Reply, bytes]:
-        """Sends a job and waits for its reply. Returns the reply and what the engine wrote.
+    async def submit(
+        self, frame: Submit | Describe, content: npt.NDArray[np.generic] | None = None, *, deadline: float
+    ) -> tuple[Reply, bytes]:
+        """Sends a job and waits for its reply.
+
+        Args:
+            frame: the job; its id and the offset of its slot are set here.
+            content: the input, of the size of the slot's input.
+            deadline: `time.monotonic()` after which the reply is not needed.
+
+        Returns:
+            The reply, and what the engine wrote to the output region.
 
         Raises:
-            InvalidInput: the arena has not the room for it.
+            InvalidInput: the job does not fit in the arena.
             Unhealthy: the job was running in two engines that died.
             TimeoutError: no reply, long after the deadline.
         """
-        async with asyncio.timeout(max(0.0, frame.deadline - time.monotonic()) + REPLY_GRACE_S):
+        async with asyncio.timeout(_remaining_s(deadline)):
             try:
-                slot = await self._arena.reserve(frame.slot_bytes)
+                offset = await self._arena.reserve(frame.slot.nbytes)
             except ValueError as error:
                 raise InvalidInput(f"is too large, or its outputs are: {error}") from error
+        slot = frame.slot._replace(offset=offset)
         frame = frame._replace(slot=slot, job=next(self._ids))
-        self._arena.memory.view(slot, 1)[0] = Progress.WAITING
+        self._arena.memory.view(slot.offset, 1)[0] = Progress.WAITING
         if content is not None:
-            region = self._arena.memory.view(frame.input_offset, frame.input_bytes)
+            region = self._arena.memory.view(slot.input_offset, slot.input_bytes)
             region.view(content.dtype).reshape(content.shape)[...] = content
         future: asyncio.Future[tuple[Reply, bytes]] = asyncio.get_running_loop().create_future()
         if not self._has_inputs:
@@ -108,7 +136,7 @@ class Link:
         if self.up:
             self._send(frame.pack())
         try:
-            async with asyncio.timeout(max(0.0, frame.deadline - time.monotonic()) + REPLY_GRACE_S):
+            async with asyncio.timeout(_remaining_s(deadline)):
                 return await future
         except (asyncio.CancelledError, TimeoutError):
             if frame.job not in self._pending:
@@ -116,23 +144,23 @@ class Link:
             elif self._sock is None:
                 self._finish(frame)
             else:  # the slot stays the engine's until its reply comes
-                self._send(frame._replace(kind=Kind.CANCEL).pack())
+                self._send(Cancel(frame.job).pack())
             raise
 
     @property
     def _has_inputs(self) -> bool:
-        """Questions about a model don't count: they may wait for its download."""
-        return any(pending.frame.kind == Kind.SUBMIT for pending in self._pending.values())
+        """Whether inputs wait for their reply. Descriptions don't count: they may wait for a download."""
+        return any(isinstance(pending.frame, Submit) for pending in self._pending.values())
 
     async def _keep_connected(self) -> None:
         while True:
             try:
                 await self._connect()
                 await self._broken.wait()
-                log.warning("the engine is gone: waiting for the next one, with %d jobs in hand", len(self._pending))
+                log.warning("the engine is gone: waiting for the next one, with %d unanswered jobs", len(self._pending))
             except (ConnectionRefusedError, FileNotFoundError) as error:
-                # The supervisor has the socket open as long as it lives, whether there is an engine or not.
-                log.error("there is no engine, and nobody who would start one (%s): restart the server", error)
+                # The supervisor keeps the socket open as long as it runs, even without an engine.
+                log.error("there is no engine, and no supervisor that would start one (%s): restart the server", error)
                 await asyncio.sleep(ABANDONED_DELAY_S)
             except OSError as error:
                 log.debug("no engine yet: %s", error)
@@ -177,13 +205,13 @@ class Link:
             self._survive_crash(pending)
 
     def _survive_crash(self, pending: Pending) -> None:
-        """Keeps a job for the next engine, unless nobody waits for it or it is likely to have been the cause."""
+        """Keeps a job for the next engine, unless nobody waits for it or it has probably caused the crash."""
         frame = pending.frame
-        if pending.future.done():  # given up
+        if pending.future.done():  # whoever waited has given up
             self._finish(frame)
             return
-        progress = self._arena.memory.view(frame.slot, 1)
-        if progress[0] == Progress.RUNNING:
+        progress = self._arena.memory.view(frame.slot.offset, 1)
+        if isinstance(frame, Submit) and progress[0] == Progress.RUNNING:
             frame = pending.frame = frame._replace(attempt=frame.attempt + 1)
             if frame.attempt > CRASHES_ALLOWED:
                 self._finish(frame)
@@ -220,17 +248,23 @@ class Link:
             asyncio.get_running_loop().remove_reader(self._sock.fileno())
             self._broken.set()
             return
-        for frame in self._frames.feed(data):
-            self._on_reply(Reply.unpack(frame))
+        for frame in map(unpack, self._frames.feed(data)):
+            assert isinstance(frame, Reply)
+            self._on_reply(frame)
 
     def _on_reply(self, reply: Reply) -> None:
         self._heard = time.monotonic()
         pending = self._pending[reply.job]
-        content = self._arena.memory.view(pending.frame.output_offset, reply.nbytes).tobytes()
+        content = self._arena.memory.view(pending.frame.slot.output_offset, reply.nbytes).tobytes()
         self._finish(pending.frame)
         if not pending.future.done():
             pending.future.set_result((reply, content))
 
-    def _finish(self, frame: Submit) -> None:
+    def _finish(self, frame: Submit | Describe) -> None:
         del self._pending[frame.job]
-        self._arena.release(frame.slot)
+        self._arena.release(frame.slot.offset)
+
+
+def _remaining_s(deadline: float) -> float:
+    """How long to wait for something that is needed by the deadline and for which the engine has some grace."""
+    return max(0.0, deadline - time.monotonic()) + REPLY_GRACE_S

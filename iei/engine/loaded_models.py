@@ -1,8 +1,7 @@
 """The models in an engine's memory: fetched and loaded on demand, the least recently used one evicted.
 
-What is asked for is fetched first, each model in a thread of its own: that may take minutes, and no memory to speak of.
-Then it is loaded, one at a time, once another has made room for it. Requests for models that are there are served all
-the while.
+A model that is asked for is first fetched, in a thread of its own: a download may take minutes but little memory. Then
+it is loaded, one model at a time, after another has been evicted if needed. Meanwhile, the loaded models serve.
 """
 
 from __future__ import annotations
@@ -12,41 +11,56 @@ import mmap
 import os
 import threading
 import time
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from iei.errors import StartupError
-from iei.models.spec import LoadRequest, ModelSpec
-from iei.runtimes.api import Runtime
+from iei.models.catalog import CatalogEntry, LoadRequest
+from iei.models.spec import ModelSpec
+from iei.runtimes.api import Model
+from iei.settings import LoadOptions
 
 log = logging.getLogger("iei.engine")
 
 RETRY_AFTER_S = 30.0
-"""A model that could not be loaded is not tried again before; twice as long for each engine that died of loading it."""
+"""How long a model that could not be loaded is not tried again; doubled for each engine that died while loading it."""
 MOST_DEATHS = 7
-"""More are not counted."""
+"""More deaths of engines are not counted."""
 
 
 class Loader(Protocol):
-    """Where models come from. Both are called in threads and raise StartupError, one sentence that says what to do."""
+    """Where models come from. Both methods are called in threads and raise StartupError with what to do about it."""
 
     def fetch(self, request: LoadRequest) -> None:
         """Brings the model's files onto this machine."""
 
-    def load(self, request: LoadRequest) -> Runtime: ...
+    def load(self, request: LoadRequest) -> Model:
+        """The model, ready to run."""
+        ...
+
+
+class Preloaded:
+    """A loader for a model that is in memory already."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def fetch(self, request: LoadRequest) -> None:
+        """Nothing has to be fetched."""
+
+    def load(self, request: LoadRequest) -> Model:
+        """The model."""
+        return self._model
 
 
 class LoadedModels:
-    """Which models are in memory, and which are on their way. All public methods are for one thread, the engine's; the
-    threads that fetch and load only append to deques, and wake that one.
+    """Which models are in memory, and which are on their way.
 
-    Args:
-        max_loaded: most models in memory, with the one that is being loaded.
-        deaths: a byte for each model, which outlives the engine: how many of them died while they loaded it. Those who
-            ask for a model that takes all memory must not end one engine after the other.
-        restarted: not the first engine, so weights stay the ones that earlier engines had.
+    All public methods are for one thread, the engine's. The threads that fetch and load only append to deques and write
+    to the pipe that wakes the engine.
     """
 
     def __init__(
@@ -58,47 +72,76 @@ class LoadedModels:
         *,
         restarted: bool = False,
     ) -> None:
+        """Loads nothing yet.
+
+        Args:
+            requests: the models, in the catalog's order, by which place they are named here.
+            max_loaded: most models in memory, with the one that is being loaded.
+            loader: where they come from.
+            deaths: a byte for each model, in memory that outlives the engine: how many engines died while they loaded
+                it. A model that takes all memory must not end one engine after the other.
+            restarted: whether this is not the first engine; weights then stay the ones that earlier engines had.
+        """
+        self.names = tuple(request.entry.name for request in requests)
         self._requests = requests
         self._max_loaded = max_loaded
         self._loader = loader
         self._deaths = deaths
         self._known = set(range(len(requests))) if restarted else set()
-        """What has been loaded before: its weights must not change, or an index would mix old vectors and new ones."""
-        self._loaded: OrderedDict[int, Runtime] = OrderedDict()
+        """Models that were loaded before: their weights stay the same, as an index must not mix two models."""
+        self._loaded: OrderedDict[int, Model] = OrderedDict()
         self._on_the_way: set[int] = set()
         self._fetched: deque[int] = deque()
         self._next_since: float | None = None
         self._loading: int | None = None
-        self._ended: deque[tuple[int, Runtime | None]] = deque()
+        self._ended: deque[tuple[int, Model | None]] = deque()
         self._retry_at: dict[int, float] = {}
         self.wakeup, self._wake = os.pipe()
         """Readable when there is something to collect, or to load next."""
+        weakref.finalize(self, _close, self.wakeup, self._wake)
+        self._first: ModelSpec | None = None
         self._remember_deaths()
 
+    @classmethod
+    def of(cls, model: Model) -> LoadedModels:
+        """Just `model`, which is loaded already and stays so."""
+        spec = model.spec
+        request = LoadRequest(CatalogEntry(spec.name, spec.id, spec.revision), spec.device, LoadOptions())
+        models = cls([request], 1, Preloaded(model), bytearray(1))
+        models._loaded[0], models._first = model, spec
+        return models
+
+    @property
+    def default(self) -> ModelSpec:
+        """The first model, after `load_first`; known even when it has been evicted."""
+        assert self._first is not None
+        return self._first
+
     def load_first(self, count: int) -> ModelSpec:
-        """Loads the first `count` models, in this thread, and describes the very first.
+        """Loads the first `count` models, in this thread; returns the description of the very first.
 
         Raises:
-            StartupError: one sentence that says why one of them can't be loaded.
+            StartupError: one of them can't be loaded; the message says why.
         """
         for index in range(min(count, len(self._requests))):
             self._loaded[index] = self._timed_load(index, prefer_cache=index in self._known)
         self._known.update(self._loaded)
-        return self._loaded[0].spec
+        self._first = self._loaded[0].spec
+        return self._first
 
-    def get(self, index: int) -> Runtime | None:
-        """The model, if it is loaded; from now on the most recently used one."""
-        runtime = self._loaded.get(index)
-        if runtime:
+    def get(self, index: int) -> Model | None:
+        """The model, if it is loaded; marks it as the most recently used one."""
+        model = self._loaded.get(index)
+        if model:
             self._loaded.move_to_end(index)
-        return runtime
+        return model
 
     def request(self, index: int) -> bool:
-        """Sends for a model that is not loaded, unless it is on its way already.
+        """Starts to fetch a model that is not loaded, unless it is on its way already.
 
         Returns:
-            Whether `collect` will tell of it. False: it could not be loaded a short while ago, and whatever the reason
-            was, it won't have gone so soon.
+            Whether `collect` will return it. False: it could not be loaded a short while ago, so that another attempt
+            would most likely fail, too.
         """
         if time.monotonic() < self._retry_at.get(index, 0.0):
             return False
@@ -108,27 +151,27 @@ class LoadedModels:
         return True
 
     def collect(self) -> list[int]:
-        """Models that are no longer on their way: loaded by now, or failed and, for a while, not to be had."""
+        """Models that are no longer on their way: they are loaded, or have failed and are refused for a while."""
         os.read(self.wakeup, 1024)
         ended = [self._ended.popleft() for _ in range(len(self._ended))]
-        for index, runtime in ended:
+        for index, model in ended:
             self._on_the_way.remove(index)
             if index == self._loading:
                 self._loading = None
-            if runtime:
-                self._loaded[index] = runtime
+            if model:
+                self._loaded[index] = model
                 self._known.add(index)
             else:
                 self._retry_at[index] = time.monotonic() + RETRY_AFTER_S
         return [index for index, _ in ended]
 
     def load_next(self, oldest: float) -> None:
-        """Starts to load what has been fetched, if nothing else is being loaded: to be called after every turn.
+        """Starts to load a model that has been fetched, if no other is being loaded. To be called after every batch.
 
-        Jobs that came before have their turn first. If models took each other's place at once, none would ever run.
+        Jobs that came before it run first: models that evicted each other at once would never run a job.
 
         Args:
-            oldest: when the oldest waiting job came, in `time.monotonic()`; infinity if none waits.
+            oldest: `time.monotonic()` when the oldest waiting job was added; infinity if none waits.
         """
         if self._loading is not None or not self._fetched:
             return
@@ -139,11 +182,11 @@ class LoadedModels:
         while len(self._loaded) >= self._max_loaded:
             evicted = next(iter(self._loaded))
             del self._loaded[evicted]  # first: the memory of both may be more than there is
-            log.info("%s makes room for %s", self._requests[evicted].name, self._requests[self._loading].name)
+            log.info("%s is evicted for %s", self.names[evicted], self.names[self._loading])
         self._start(self._load, self._loading)
 
     def _start(self, work: Callable[[int], None], index: int) -> None:
-        name = self._requests[index].name
+        name = self.names[index]
 
         def attempt() -> None:
             try:
@@ -157,7 +200,7 @@ class LoadedModels:
 
         try:
             threading.Thread(target=attempt, name=f"loader of {name}", daemon=True).start()
-        except RuntimeError as error:  # no thread to be had, for now
+        except RuntimeError as error:  # the machine has no thread left
             log.error("%s can't be loaded: %s", name, error)
             self._end(index)
 
@@ -169,22 +212,24 @@ class LoadedModels:
     def _load(self, index: int) -> None:
         self._deaths[index] = min(self._deaths[index] + 1, MOST_DEATHS)
         try:
-            runtime = self._timed_load(index, prefer_cache=True)  # it has just been fetched
+            model = self._timed_load(index, prefer_cache=True)  # it has just been fetched
         finally:
-            self._deaths[index] = 0  # only a process that has died of it does not come here
-        self._end(index, runtime)
+            self._deaths[index] = 0  # skipped only if the process dies
+        self._end(index, model)
 
-    def _end(self, index: int, runtime: Runtime | None = None) -> None:
-        self._ended.append((index, runtime))
+    def _end(self, index: int, model: Model | None = None) -> None:
+        self._ended.append((index, model))
         os.write(self._wake, b"\0")
 
-    def _timed_load(self, index: int, *, prefer_cache: bool) -> Runtime:
+    def _timed_load(self, index: int, *, prefer_cache: bool) -> Model:
         request = replace(self._requests[index], prefer_cache=prefer_cache)
         started = time.monotonic()
-        runtime = self._loader.load(request)
-        spec = runtime.spec
-        log.info("%s is loaded: %s, %s, %.1f s", request.name, spec.device, spec.dtype, time.monotonic() - started)
-        return runtime
+        model = self._loader.load(request)
+        spec = model.spec
+        log.info(
+            "%s is loaded: %s, %s, %.1f s", request.entry.name, spec.device, spec.dtype, time.monotonic() - started
+        )
+        return model
 
     def _remember_deaths(self) -> None:
         for index, deaths in enumerate(self._deaths[:]):
@@ -193,6 +238,11 @@ class LoadedModels:
                 self._retry_at[index] = time.monotonic() + wait_s
                 log.error(
                     "an engine died while it loaded %s, which is not tried again for %.0f s",
-                    self._requests[index].name,
+                    self.names[index],
                     wait_s,
                 )
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)

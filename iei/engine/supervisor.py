@@ -1,11 +1,11 @@
 """Keeps one engine process running: start, watch, restart with backoff, stop.
 
 `python -m iei.engine.supervisor --listen FD --life FD --status FD --folder PATH < CONFIG`, started by `launch`. A
-process of its own, because gunicorn's master must stay what it is, and without torch, so that it can start engines for
-ever. The configuration is a file: the list of models may be longer than arguments can be.
+process of its own, because gunicorn's master has its own children to watch, and without torch, so that a fault in an
+engine can't reach it. The configuration is a file, as the list of models may be longer than arguments can be.
 
-It owns the listening socket and passes it down: a new engine answers where the old one did, and workers that connect in
-between wait in the backlog.
+It owns the listening socket and passes it to each engine: a new engine listens where the old one did, and workers that
+connect in between wait in the backlog.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger("iei.supervisor")
 
 LONGEST_DELAY_S = 30.0
 STABLE_AFTER_S = 60.0
-"""An engine that ran this long did not die of starting: the next one starts at once."""
+"""An engine that ran this long started well: the next one starts at once."""
 
 
 class Backoff:
@@ -39,6 +39,7 @@ class Backoff:
         self._delay_s = 0.0
 
     def after(self, ran_s: float) -> float:
+        """The delay, in seconds, after an engine that ran for `ran_s`."""
         if ran_s >= STABLE_AFTER_S:
             self._delay_s = 0.0
         delay = self._delay_s
@@ -50,13 +51,13 @@ def supervise(fds: dict[str, int]) -> None:
     """Runs engines, one after the other, until the last writer of `life` is gone.
 
     Args:
-        fds: what engines are given, by the names of their arguments. `status` is for the first one.
+        fds: file descriptors for the engines, by the names of their arguments. `status` is for the first one only.
     """
     backoff = Backoff()
     while True:
         started = time.monotonic()
         end = run_engine(fds)
-        if is_over(fds["life"], wait_s=0.1):  # whoever waited for a first engine that failed lets go at once
+        if is_over(fds["life"], wait_s=0.1):  # `launch` closes its end at once if the first engine fails
             return
         delay = backoff.after(time.monotonic() - started)
         log.error("the engine ended (%s); a new one starts %s", end, f"in {delay} s" if delay else "at once")
@@ -65,7 +66,7 @@ def supervise(fds: dict[str, int]) -> None:
 
 
 def run_engine(fds: dict[str, int]) -> str:
-    """Runs one engine; returns, in words, how it ended."""
+    """Runs one engine with the descriptors `fds`; returns, in words, how it ended."""
     arguments = [word for name, fd in fds.items() for word in (f"--{name}", str(fd))]
     os.lseek(sys.stdin.fileno(), 0, os.SEEK_SET)  # every engine reads the same file
     try:
@@ -73,19 +74,19 @@ def run_engine(fds: dict[str, int]) -> str:
     except OSError as error:  # no memory or no process to be had, for now
         return str(error)
     finally:
-        if "status" in fds:  # now it is the engine's alone: if that dies before it reports, the reader sees EOF
+        if "status" in fds:  # only the engine has it now: if that dies before it reports, the reader sees EOF
             os.close(fds.pop("status"))
     return cause(engine.wait())
 
 
 def is_over(life_fd: int, wait_s: float) -> bool:
-    """Whether nobody is left to serve. Nothing is ever written: readable means that all writers are gone."""
+    """Whether nobody is left to serve, after `wait_s` at most. Nothing is ever written: readable means EOF."""
     readable, _, _ = select.select([life_fd], [], [], wait_s)
     return bool(readable)
 
 
 def cause(code: int) -> str:
-    """An exit code in words, with the usual reason where there is one."""
+    """An exit code in words, with the usual reason if there is one."""
     if code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name
@@ -93,6 +94,7 @@ def cause(code: int) -> str:
 
 
 def main() -> None:
+    """The program: supervises engines until nobody needs one, and removes the socket."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("--listen", "--life", "--status"):
         parser.add_argument(name, type=int, required=True)
@@ -107,7 +109,7 @@ def main() -> None:
             deaths.truncate(len(config.models))
             fds = {name: getattr(arguments, name) for name in ("listen", "life", "status")}
             supervise({**fds, "deaths": deaths.fileno()})
-    finally:  # it outlives everybody who connects, however they end
+    finally:  # all who connect have ended by now
         shutil.rmtree(arguments.folder, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""A runtime that no forward may keep: one that hangs ends the process, and a new one takes over."""
+"""A model whose forwards may not hang: one that takes too long ends the process, and the supervisor starts another."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import faulthandler
 from collections.abc import Collection, Sequence
 
 from iei.models.spec import Modality
-from iei.runtimes.api import Input, Outputs, Runtime
+from iei.runtimes.api import Input, Model, Outputs
 
 
 class Watchdog:
-    """Implements `Runtime` with another one, for each of whose forwards a watchdog in C counts the seconds: it needs
-    neither this thread nor the GIL to print the traceback and to end a process that hangs in a driver."""
+    """Implements `Model` with another one, and limits the duration of each forward.
 
-    def __init__(self, runtime: Runtime, timeout_s: float) -> None:
-        self.spec = runtime.spec
-        self.max_batch = runtime.max_batch
-        self._runtime = runtime
+    The timer is faulthandler's, which is written in C: it needs neither this thread nor the GIL to print the traceback
+    and to end a process that hangs in a driver.
+    """
+
+    def __init__(self, model: Model, timeout_s: float) -> None:
+        self.spec = model.spec
+        self._model = model
         self._timeout_s = timeout_s
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        """As `Model.run`; ends the process after `timeout_s`."""
         faulthandler.dump_traceback_later(self._timeout_s, exit=True)
         try:
-            return self._runtime.run(modality, batch, outputs)
+            return self._model.run(modality, batch, outputs)
         finally:
             faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,1 @@
+"""Preparation of inputs: download, decoding, resizing and tokenization."""

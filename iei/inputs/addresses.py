@@ -1,4 +1,4 @@
-"""Where a URL from a stranger may lead: `IEI_URL_INPUTS` as a rule about hosts, ports and IP addresses."""
+"""Which hosts, ports and IP addresses image URLs may use, as `IEI_URL_INPUTS` defines them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _CLOUD_SECRETS = frozenset(
     map(
         ip_address,
         (
-            "168.63.129.16",  # Azure's host, under a public number
+            "168.63.129.16",  # Azure (a public address)
             "192.0.0.192",  # Oracle
             "100.100.100.200",  # Alibaba
             "fd00:ec2::254",  # AWS
         ),
     )
 )
-"""Where clouds answer their machines' own questions, apart from the link-local 169.254.169.254."""
+"""Metadata services of cloud providers, apart from the link-local 169.254.169.254."""
 _SPECIAL = tuple(
     map(
         ip_network,
@@ -40,12 +40,12 @@ _SPECIAL = tuple(
         ),
     )
 )
-"""Special-purpose networks (IANA's registries) that `is_global` lets through in one supported Python or another."""
+"""Special-purpose networks (IANA's registries) that `is_global` accepts in some supported version of Python."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a host may be reached at."""
+    """Addresses and ports at which a host may be reached."""
 
     admits: Callable[[Address], bool]
     ports: frozenset[int] | None
@@ -56,8 +56,8 @@ class Rule:
 class UrlPolicy:
     """Parsed `IEI_URL_INPUTS`: `off`, `public`, domains (`images.example.com,cdn.internal`), or `public` and domains.
 
-    A listed domain covers its subdomains. It may resolve to private addresses and use any port: whoever lists
-    `images.internal` wants just that. Link-local addresses, where clouds keep their credentials, stay out of reach.
+    A listed domain covers its subdomains. It may resolve to private addresses and use any port, because internal
+    hosts are a reason to list a domain. Link-local addresses, which serve cloud credentials, are always refused.
     """
 
     public: bool
@@ -65,7 +65,11 @@ class UrlPolicy:
 
     @staticmethod
     def parse(text: str) -> UrlPolicy:
-        """Raises `StartupError` for what is neither a word nor a domain."""
+        """Parses the value of `IEI_URL_INPUTS`.
+
+        Raises:
+            StartupError: a part is neither a keyword nor a domain.
+        """
         words = [word.strip().lower().rstrip(".") for word in text.split(",")]
         if words == ["off"]:
             return UrlPolicy(public=False, domains=())
@@ -79,17 +83,22 @@ class UrlPolicy:
 
     @property
     def off(self) -> bool:
+        """Whether no URL is accepted."""
         return not self.public and not self.domains
 
     def rule_for(self, host: str) -> Rule | None:
-        """`host`: lower case, no dot at its end. None: no URL may lead there."""
+        """The rule for a host, or None if URLs must not name it.
+
+        Args:
+            host: lower case, without a trailing dot.
+        """
         if any(host == domain or host.endswith("." + domain) for domain in self.domains):
             return _LISTED
         return _PUBLIC if self.public else None
 
 
 def is_public(address: Address) -> bool:
-    """Whether `address`, and any IPv4 address that it stands for, is one of the open internet."""
+    """Whether `address`, or the IPv4 address that it embeds, is on the public internet."""
     return all(
         inner.is_global
         and not (inner.is_multicast or inner.is_reserved or inner in _CLOUD_SECRETS)
@@ -99,7 +108,7 @@ def is_public(address: Address) -> bool:
 
 
 def is_listed_reachable(address: Address) -> bool:
-    """What a domain that the operator has listed may resolve to."""
+    """Whether a domain that the operator has listed may resolve to `address`."""
     return not any(
         inner.is_link_local or inner.is_multicast or inner.is_unspecified or inner in _CLOUD_SECRETS
         for inner in _unwrapped(address)
@@ -107,7 +116,7 @@ def is_listed_reachable(address: Address) -> bool:
 
 
 def _unwrapped(address: Address) -> tuple[Address, ...]:
-    """The addresses that decide: of an IPv6 form that carries IPv4 ones, those."""
+    """The addresses to check: the embedded IPv4 ones of an IPv6 address that has any, or else `address`."""
     if isinstance(address, IPv4Address):
         return (address,)
     if address in _NAT64:

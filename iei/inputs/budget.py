@@ -1,4 +1,4 @@
-"""How many pixels a process decodes at the same time."""
+"""A limit on the pixels that a process decodes at the same time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from contextlib import contextmanager
 class PixelBudget:
     """A weighted semaphore over pixels, first come, first served.
 
-    Requests and threads alone bound nothing: eight threads with 50 MP each are 1.6 GB. A picture larger than the whole
-    budget waits until it is alone. Later, smaller ones never overtake, so none can starve.
+    A limit on threads alone does not bound memory: eight threads with 50 MP each use 1.6 GB. An image larger than the
+    whole budget waits until no other is being decoded. Smaller images never overtake it, so it can't starve.
+
+    Args:
+        pixels: the limit.
     """
 
     def __init__(self, pixels: int) -> None:
@@ -28,7 +31,7 @@ class PixelBudget:
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Wait for room, blocking this thread; give it back at the end."""
+        """Takes `pixels` from the budget, blocking the thread until they are free; returns them at the end."""
         ticket = object()
         with self._changed:
             self._line.append(ticket)

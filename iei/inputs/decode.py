@@ -1,7 +1,7 @@
-"""Encoded bytes → an RGB picture, within limits.
+"""Decodes image files to RGB, within limits.
 
-The bytes come from strangers. Only an allow-list of formats is tried, the size is read from the header before a pixel
-is decoded, and whatever a broken file does to a parser comes out as one kind of error.
+The files are untrusted. Only an allow-list of formats is tried, the size is checked in the header before any pixel is
+decoded, and every exception of a parser becomes `InvalidInput`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from PIL import (
 from iei.errors import EmptyInput, IEIError, InvalidInput
 from iei.inputs.budget import PixelBudget
 
-# Importing a plugin registers its format. The other forty stay out: each is a parser that strangers could reach.
+# Importing a plugin registers its format. The other forty are left out: each is attack surface.
 _PLUGINS = (
     JpegImagePlugin.JpegImageFile,
     PngImagePlugin.PngImageFile,
@@ -42,45 +42,53 @@ _PLUGINS = (
     AvifImagePlugin.AvifImageFile,
 )
 FORMATS: tuple[str, ...] = tuple(plugin.format for plugin in _PLUGINS)
-"""What is decoded. (`JPEG` covers MPO, the JPEGs of stereo cameras and phones, whose first picture counts.)"""
-_MPO = MpoImagePlugin.MpoImageFile  # imported here, or the first MPO would import it in the middle of a request
-
-# Pillow tells the process about odd metadata in a picture. That is news about a client's file, not about this program.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+"""Formats that are decoded. `JPEG` includes MPO (several JPEGs in one file), of which the first image is used."""
+_MPO = MpoImagePlugin.MpoImageFile  # imported here so that no request has to import it
 
 MAX_SCANS = 200
-"""Most scans in a JPEG. Encoders write about ten; each costs a pass over all pixels, however few its bytes."""
+"""Most scans in a JPEG. Encoders write about ten; even an empty scan costs a pass over all pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
+    """Limits on decoding."""
+
     max_pixels: int
-    """Largest picture, in pixels."""
+    """Largest image, in pixels."""
     budget: PixelBudget
     """Shared by all threads of a process."""
     fast: bool = False
-    """Decode JPEGs that are much too large at a reduced scale."""
-
-    def __post_init__(self) -> None:
-        # Pillow's own guard (canvases of WebP, tiles of TIFF) must not be stricter than ours.
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, self.max_pixels)
+    """Decode JPEGs much larger than the target at a reduced scale."""
 
 
-def decode_image(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None = None) -> Image.Image:
-    """The picture in `data`, as mode RGB: upright, first frame, transparency composited over white.
+def configure_pillow(max_pixels: int) -> None:
+    """Sets Pillow's process-wide options. Call it once, before anything is decoded.
 
-    `target` is the (height, width) that it will be resized to: with `limits.fast`, a JPEG may come at a half, a quarter
-    or an eighth of its size, but never below twice the target.
-
-    Blocks until the pixel budget has room: call it in a thread. Raises `EmptyInput` or `InvalidInput`, nothing else.
+    Args:
+        max_pixels: the largest image. Pillow's own limit (canvases of WebP, tiles of TIFF) must not be stricter.
     """
-    with decoded(data, limits, target=target) as image:
-        return image
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+    # Pillow warns about unusual metadata, which the operator can do nothing about.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @contextmanager
 def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None = None) -> Iterator[Image.Image]:
-    """`decode_image` for a `with` block that also resizes: the picture's pixels count as held until the block ends."""
+    """The image in `data` as mode RGB: upright, first frame, transparency composited over white.
+
+    Its pixels count against the budget until the block ends, so resize it inside. Blocks until the budget has enough
+    free pixels, so call it in a thread.
+
+    Args:
+        data: the encoded file.
+        limits: on the image and on what is decoded at the same time.
+        target: (height, width) that it will be resized to: with `limits.fast`, a JPEG may be decoded at 1/2, 1/4 or
+            1/8 of its size, but never below twice the target.
+
+    Raises:
+        EmptyInput: `data` is empty.
+        InvalidInput: `data` is not an image in a known format, is damaged, or is over a limit.
+    """
     if not data:
         raise EmptyInput("is empty")
     with _blaming_the_file(limits):
@@ -93,11 +101,11 @@ def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None
             if limits.fast and target:
                 # Turned or not, both sides stay at or above twice the longer side of the target.
                 image.draft(None, (2 * max(target), 2 * max(target)))
-            # Pillow feeds its decoders 64 KiB at a time and takes the GIL back for each: once is enough.
+            # By default Pillow passes 64 KiB at a time to its decoders and takes the GIL between them.
             image.decodermaxblock = max(len(data), image.decodermaxblock)
             image.load()
             rgb = _to_rgb(_upright(image))
-        del image  # it takes as much memory again
+        del image  # the source uses as much memory as the result
         yield rgb
 
 
@@ -123,7 +131,7 @@ def _blaming_the_file(limits: DecodeLimits) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidInput(f"is over the limit of {_limit(limits)}") from error
     # 160,000 damaged files gave OSError, SyntaxError, RuntimeError and ValueError; Pillow's own `open` also expects
-    # IndexError, TypeError and struct.error. They all say the same, and a list of them would be one short.
+    # IndexError, TypeError and struct.error. All mean a damaged file, and a list of types would not be complete.
     except Exception as error:
         raise InvalidInput(f"can't be decoded, the file is damaged or cut short: {_reason(error)}") from error
 
@@ -146,7 +154,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF's orientation → what makes the picture upright (Exif 2.32, table 6)."""
+"""EXIF orientation → the transposition that makes the image upright (Exif 2.32, table 6)."""
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -157,7 +165,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Broken EXIF around sound pixels is common, and every viewer shows such a picture as it lies.
+    except Exception:  # Broken EXIF with intact pixels is common; viewers then ignore it.
         return 1
 
 
@@ -174,7 +182,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """(Top, strip) after strip: what is made on the way from one picture to another is never made of all of it."""
+    """Yields (top row, strip) pairs, so that intermediate images never have the size of the whole image."""
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
@@ -192,7 +200,7 @@ def _from_uint16(image: Image.Image) -> Image.Image:
 
 
 def _from_any_range(image: Image.Image) -> Image.Image:
-    """Greys without a range of their own (32-bit integers, floats): the smallest usual one that holds them all."""
+    """Scales greys without a fixed range (32-bit integers, floats) from the smallest usual range that holds them."""
 
     def levels(strip: Image.Image) -> npt.NDArray[np.float32]:
         return np.nan_to_num(np.array(strip, dtype=np.float32), copy=False, posinf=0.0, neginf=0.0)

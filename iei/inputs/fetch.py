@@ -1,8 +1,8 @@
-"""The guarded download: a URL from a stranger → the bytes behind it, without reaching into the operator's network.
+"""Downloads images from untrusted URLs, without access to the operator's network (SSRF protection).
 
 A URL is parsed once, and that parse alone is used. Its host is resolved once, in the one place that opens sockets,
 where every address found must be allowed; the connection goes to exactly such an address, while Host and TLS keep the
-name. So redirects, rebinding names and odd spellings of 127.0.0.1 all meet the same check. Proxies of the environment
+name. Redirects, DNS rebinding and unusual spellings of 127.0.0.1 all pass the same check. Proxies of the environment
 are ignored.
 """
 
@@ -34,10 +34,10 @@ Dial = Callable[[str, int, float], Awaitable[httpcore2.AsyncNetworkStream]]
 MAX_REDIRECTS = 3
 MAX_URL_LENGTH = 8192
 MAX_DOWNLOADS = 32
-"""Most at a time in one process, those included that still wait to be decoded: bounds connections and memory."""
+"""Most downloads at a time in one process, including those still to be decoded: bounds connections and memory."""
 _KEEPALIVE_S = 10.0
 _DIAL_S = 3.0
-"""For one address: a host with a dead IPv6 address still has time for its IPv4 one."""
+"""Timeout for one address, so that a host with an unreachable IPv6 address has time for its IPv4 one."""
 
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -57,9 +57,15 @@ _FAILURES: tuple[tuple[type[Exception], str], ...] = (
 
 
 class Fetcher:
-    """Downloads for one event loop; keeps connections to hosts that are asked often.
+    """Downloads images on one event loop, and keeps connections open for reuse.
 
-    `resolve` and `dial` stand in for DNS and TCP in tests.
+    Args:
+        policy: the allowed hosts.
+        max_bytes: largest download.
+        timeout_s: limit on one download in seconds, redirects included.
+        resolve: replaces DNS, in tests.
+        dial: replaces TCP, in tests.
+        ssl_context: replaces the default one, in tests.
     """
 
     def __init__(
@@ -76,7 +82,7 @@ class Fetcher:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._free = asyncio.Semaphore(MAX_DOWNLOADS)
-        # The event loop's own threads are few, and a name server that is silent would hold them for all other names.
+        # The event loop's default executor is small: a name server that does not respond would block other look-ups.
         self._resolvers = ThreadPoolExecutor(MAX_DOWNLOADS, thread_name_prefix="resolver")
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=ssl_context or httpcore2.default_ssl_context(),  # the pool would make one per connection
@@ -90,14 +96,19 @@ class Fetcher:
 
     @asynccontextmanager
     async def fetched(self, url: str) -> AsyncIterator[bytes]:
-        """`fetch`, in turn; it counts as a download until the block ends, so decode what it gives inside."""
-        async with self._free:  # before the clock starts: a URL is not to blame for those ahead of it
+        """Like `fetch`, but limited to `MAX_DOWNLOADS`. It counts until the block ends, so decode the result inside.
+
+        Raises:
+            InvalidInput: as `fetch` does.
+        """
+        async with self._free:  # before the timeout starts, so that queueing does not count
             yield await self.fetch(url)
 
     async def fetch(self, url: str) -> bytes:
-        """The body of a 200 answer. What it is will show when it is decoded: Content-Type is not trusted.
+        """The body of a response with status 200. Content-Type is ignored: decoding shows whether it is an image.
 
-        Raises `InvalidInput` for everything that can go wrong.
+        Raises:
+            InvalidInput: the URL is not allowed, or the download failed for any reason.
         """
         if self._policy.off:
             raise InvalidInput("is a URL, and this server takes none (IEI_URL_INPUTS)")
@@ -110,6 +121,7 @@ class Fetcher:
             ) from error
 
     async def aclose(self) -> None:
+        """Closes the connections. Does not wait for name look-ups."""
         await self._pool.aclose()
         self._resolvers.shutdown(wait=False, cancel_futures=True)
 
@@ -123,7 +135,7 @@ class Fetcher:
         raise InvalidInput(f"{excerpt(url)} redirects more than {MAX_REDIRECTS} times")
 
     def _checked(self, url: str) -> httpx2.URL:
-        """The one parse of `url`, its host without a dot at the end; refused if the policy does not let it be asked."""
+        """Parses `url`, drops a trailing dot of its host, and checks it against the policy."""
         if len(url) > MAX_URL_LENGTH:
             raise InvalidInput(f"{excerpt(url)} is longer than {MAX_URL_LENGTH} characters")
         try:
@@ -146,7 +158,7 @@ class Fetcher:
         return parsed.copy_with(host=host)
 
     async def _get(self, url: httpx2.URL) -> bytes | str:
-        """One request: the body, or where it redirects to."""
+        """One request: the body (bytes), or the URL that it redirects to (str)."""
         try:
             async with self._pool.stream(
                 "GET",
@@ -165,7 +177,7 @@ class Fetcher:
                 if response.status != 200:
                     raise InvalidInput(f"{excerpt(url.host)} answered {response.status}, not 200")
                 if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-                    # Unpacking would need a second limit, and nobody compresses pictures again.
+                    # Decompression would need a second limit, and images are compressed already.
                     raise InvalidInput(f"{excerpt(url.host)} sent a compressed answer, though it was asked not to")
                 return await self._body(url, response, headers)
         except tuple(kind for kind, _ in _FAILURES) as error:
@@ -188,7 +200,7 @@ class Fetcher:
 
 
 class _GuardedBackend(httpcore2.AsyncNetworkBackend):
-    """Opens the pool's sockets: resolves, checks every address, and dials those that were checked."""
+    """Opens the pool's sockets: resolves a host, checks every address, and connects to a checked address."""
 
     def __init__(self, policy: UrlPolicy, resolve: Resolve, dial: Dial) -> None:
         self._policy = policy
@@ -212,7 +224,10 @@ class _GuardedBackend(httpcore2.AsyncNetworkBackend):
         raise failure
 
     async def _addresses(self, host: str, port: int) -> list[Address]:
-        """Unknown names and forbidden addresses sound alike, or this server would tell which internal names exist."""
+        """The checked addresses of a host.
+
+        Unknown names and forbidden addresses get the same message, so that it does not reveal internal names.
+        """
         refused = InvalidInput(f"{excerpt(host)} is not a host that can be reached from here (IEI_URL_INPUTS)")
         rule = self._policy.rule_for(host)
         try:
@@ -228,7 +243,7 @@ def _joined(url: httpx2.URL, location: bytes) -> str:
     try:
         return str(url.join(location.decode("ascii")))
     except (httpx2.InvalidURL, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{excerpt(url.host)} redirects to what is not a URL") from error
+        raise InvalidInput(f"{excerpt(url.host)} redirects to an invalid URL") from error
 
 
 def _is_ip(host: str) -> bool:

@@ -1,6 +1,6 @@
-"""A picture at the size that a model wants: the resize and the crop that its `Geometry` describes.
+"""Resizes and crops images as a model's `Geometry` describes.
 
-Sizes and offsets are rounded as transformers' PIL image processors round them, so pixels are equal bit by bit.
+Sizes and offsets are rounded as transformers' PIL image processors round them, so pixels are bit-identical.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]
 
 _LARGEST_RESIZED = 32_000_000
-"""Pixels after a resize, beyond which only what the crop keeps is computed: 1×5000, short side 224, would be 250 MP."""
+"""Above this many resized pixels, only those inside the crop are computed. 1×5000 with short side 224 is 250 MP."""
 
 _REDUCING_GAP = 2.0
 _SUPPORT = 3
-"""Source pixels on either side that the widest filter (Lanczos) looks at, before it is stretched for shrinking."""
+"""Radius of the widest filter (Lanczos) in source pixels, at scale 1."""
 
 
 def to_pixels(image: Image.Image, geometry: Geometry, *, fast: bool = False) -> Pixels:
     """`image` (RGB) → uint8[H, W, 3], or for `float_resize` float32[H, W, 3] in [0, 255]. (H, W) is `geometry.size`.
 
-    `fast` lets Pillow halve a much larger picture before it resamples: pixels differ a little.
+    Args:
+        image: of mode RGB.
+        geometry: how to resize and crop it.
+        fast: reduce much larger images by an integer factor before resampling; pixels differ slightly.
     """
     size = _resized_size(geometry, *image.size)
     return _computed(image, size, _centre(size, geometry.crop), geometry, fast)
@@ -37,7 +40,14 @@ def to_pixels(image: Image.Image, geometry: Geometry, *, fast: bool = False) -> 
 def to_multiple(image: Image.Image, geometry: Geometry, stride: int, max_patches: int) -> Pixels:
     """`image` → pixels[H, W, 3] at its own size, rounded up to multiples of `stride`: 250×256 → 256×256, 16×16 patches.
 
-    Raises `InvalidInput` when that makes more than `max_patches`.
+    Args:
+        image: of mode RGB.
+        geometry: how to resample it.
+        stride: pixels between neighbouring patches.
+        max_patches: most patches allowed.
+
+    Raises:
+        InvalidInput: the image has more than `max_patches` patches.
     """
     columns, rows = (-(-side // stride) for side in image.size)
     if rows * columns > max_patches:
@@ -62,7 +72,7 @@ def _resized_size(geometry: Geometry, width: int, height: int) -> tuple[int, int
 
 
 def _centre(size: tuple[int, int], crop: tuple[int, int] | None) -> Box:
-    """The box (left, top, right, bottom) to keep of a resized picture; it may reach outside."""
+    """The centre crop (left, top, right, bottom) of a resized image; it may extend beyond the image."""
     width, height = size
     if crop is None:
         return 0, 0, width, height
@@ -86,12 +96,12 @@ def _resampled(image: Image.Image, size: tuple[int, int], box: Box, resample: in
 
 
 def _resampled_part(image: Image.Image, size: tuple[int, int], box: Box, resample: int) -> Image.Image:
-    """`box` of the resized picture, from the part of the source under it alone."""
+    """The part `box` of the resized image, computed only from the source pixels that it needs."""
     inner = (max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1]))
     (first_x, last_x, from_x, to_x), (first_y, last_y, from_y, to_y) = (
         _span(inner[axis], inner[axis + 2], image.size[axis], size[axis]) for axis in (0, 1)
     )
-    # Pillow keeps the box in float32: in a window of the source it is exact enough, in 60 million pixels it is not.
+    # Pillow stores the box as float32, which is exact enough within a window but not across 60 million pixels.
     window = image.crop((first_x, first_y, last_x, last_y))
     part = window.resize((inner[2] - inner[0], inner[3] - inner[1]), resample, box=(from_x, from_y, to_x, to_y))
     return part.crop((box[0] - inner[0], box[1] - inner[1], box[2] - inner[0], box[3] - inner[1]))

@@ -1,4 +1,4 @@
-"""A text item of a request → the encoded bytes of a picture, or the news that it is a URL."""
+"""Reads the image file from an item of a request, unless the item is a URL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 40
 
 
 def kind_of(item: str) -> Kind:
-    """What an item is, by its prefix: no base64 can begin like a URL, for `:` is not in its alphabet."""
+    """The kind of an item, by its prefix. Base64 can't begin like a URL, since `:` is not in its alphabet."""
     start = item[:8].lower()
     return next((kind for prefix, kind in _PREFIXES if start.startswith(prefix)), "base64")
 
@@ -25,7 +25,9 @@ def kind_of(item: str) -> Kind:
 def encoded_bytes(item: str | bytes, max_bytes: int) -> bytes:
     """The file inside `item`: base64, a `data:` URI, or the file itself (a URL has to be fetched: `fetch.py`).
 
-    Raises `EmptyInput` or `InvalidInput`.
+    Raises:
+        EmptyInput: there is no data.
+        InvalidInput: it is not valid base64, not a data URI of an image, or larger than `max_bytes`.
     """
     if isinstance(item, bytes):
         _check_size(len(item), max_bytes)
@@ -42,7 +44,7 @@ def decode_data_uri(uri: str, max_bytes: int) -> bytes:
     media_type, *parameters = uri[len("data:") : comma].lower().split(";")
     if not media_type.startswith("image/"):
         raise InvalidInput(
-            f"is a data URI of {media_type or 'no media type'}, and only image/… is taken: {excerpt(uri)}"
+            f"is a data URI of {media_type or 'no media type'}, but only image/… is accepted: {excerpt(uri)}"
         )
     if "base64" not in parameters:
         raise InvalidInput(f"is a data URI that is not in base64 (data:{media_type};base64,…): {excerpt(uri)}")
@@ -66,19 +68,19 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 
 def excerpt(text: str) -> str:
-    """The beginning of what a client sent, fit for a message or a log."""
+    """The beginning of `text`, quoted and short enough for a message or a log."""
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
 
 
 def _fault(text: str) -> str:
-    """What keeps `text` from being base64, as exactly as it can be said."""
+    """Why `text` is not valid base64."""
     foreign = _FOREIGN.search(text)
     if foreign:
         character, position = foreign[0], foreign.start()
         if "://" in text[:_SHOWN]:
             return "only http:// and https:// URLs are taken"
         if character in "-_":
-            return f"{character!r} at {position} is of the URL-safe alphabet, and the standard one is wanted"
+            return f"{character!r} at {position} is of the URL-safe alphabet; use the standard one"
         return f"{character!r} at {position} is not in the alphabet"
     if len(text) % 4:
         return f"its length, {len(text)}, is not a multiple of 4 (is padding missing?)"

@@ -1,10 +1,9 @@
-"""Text → token ids, with the checkpoint's own `tokenizer.json`, in the worker."""
+"""Tokenizes texts in the worker, with the checkpoint's own `tokenizer.json`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
@@ -15,23 +14,17 @@ from tokenizers import Encoding, Tokenizer, normalizers
 
 from iei.errors import EmptyInput, InvalidField, InvalidInput
 from iei.models.spec import TextTower
-
-# A text keeps one of the worker's threads busy; a pool of its own in each forked worker would only crowd the cores.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+from iei.requests import Token
 
 Direction = Literal["left", "right"]
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token of a text, as text-embeddings-inference's `/tokenize` shows it."""
+def configure_tokenizers() -> None:
+    """Makes tokenizers run in the calling thread. Call it once, before anything is tokenized.
 
-    id: int
-    text: str
-    special: bool
-    start: int | None
-    """Offset in the text's UTF-8 bytes, the prompt included. None for special tokens."""
-    stop: int | None
+    Inputs are prepared in IEI's own threads; a second thread pool in each worker would compete for the same cores.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def encode(
@@ -46,11 +39,14 @@ def encode(
 
     Args:
         source: a text, or the ids of its tokens; special tokens at their ends are completed, not doubled.
-        truncate: cut what is over `tower.max_tokens`, at the end that `direction` names, instead of refusing it.
+        tower: the text part of the model.
+        truncate: cut a text of more than `tower.max_tokens` tokens, instead of rejecting it.
+        direction: the end at which it is cut.
         prompt_name: one of `tower.prompts`, put before the text. None: the tower's default prompt.
 
     Raises:
-        EmptyInput, InvalidInput: of this item.
+        EmptyInput: `source` is empty, or has no tokens.
+        InvalidInput: it is too long, or has an id that is not in the vocabulary.
         InvalidField: there is no such prompt.
     """
     if not source:
@@ -75,7 +71,12 @@ def encode(
 def tokenize(
     text: str, tower: TextTower, *, add_special_tokens: bool = True, prompt_name: str | None = None
 ) -> list[Token]:
-    """The tokens of a text of any length, in order. Raises EmptyInput, and InvalidField for an unknown prompt."""
+    """The tokens of a text of any length, in order.
+
+    Raises:
+        EmptyInput: `text` is empty.
+        InvalidField: there is no such prompt.
+    """
     if not text:
         raise EmptyInput("is empty")
     text = _prompt(tower, prompt_name) + text
@@ -92,14 +93,19 @@ def tokenize(
 
 
 def decode(ids: Sequence[int], tower: TextTower, *, skip_special_tokens: bool = True) -> str:
-    """Token ids → text. Raises EmptyInput, and InvalidInput for an id that is none."""
+    """The text of token ids.
+
+    Raises:
+        EmptyInput: `ids` is empty.
+        InvalidInput: an id is not in the vocabulary.
+    """
     if not ids:
         raise EmptyInput("is empty")
     return _encoder(tower.tokenizer, tower.lowercase).decode(ids, skip_special_tokens)
 
 
 def keep_tokenizer(tower: TextTower) -> None:
-    """Reads the tower's tokenizer now, instead of when its first text comes."""
+    """Reads the tower's tokenizer now, instead of at its first text."""
     _encoder(tower.tokenizer, tower.lowercase)
 
 
@@ -108,7 +114,7 @@ class _Encoder:
 
     def __init__(self, path: str, lowercase: bool) -> None:
         self._tokenizer = Tokenizer.from_file(path)
-        # Files carry what was set when they were saved: all-MiniLM-L6-v2 would pad everything to 128 tokens.
+        # The file contains the settings with which it was saved: all-MiniLM-L6-v2 would pad all texts to 128 tokens.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         if lowercase:
@@ -124,7 +130,7 @@ class _Encoder:
 
     def content(self, text: str) -> list[int]:
         """Ids of a text without the special tokens around it."""
-        # `encode` keeps the GIL while it works, and with it the event loop; for batches it is let go.
+        # `encode` holds the GIL, which blocks the event loop; `encode_batch_fast` releases it.
         (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoding.ids
         return ids
@@ -146,7 +152,7 @@ class _Encoder:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
         self._check(ids)
         text: str = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
-        # CLIP's file says how words end, but its decoder leaves that in.
+        # CLIP's decoder does not remove the suffix that marks the end of a word.
         ending = getattr(self._tokenizer.model, "end_of_word_suffix", None)
         return text.replace(ending, " ").strip() if ending else text
 

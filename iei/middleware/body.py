@@ -1,4 +1,4 @@
-"""Request bodies unpacked and within limits, and no work for clients that have gone."""
+"""Middleware that limits and decompresses request bodies, and cancels requests of disconnected clients."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iei.errors import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedMediaType
+from iei.settings import BodySettings
 
 PIECE_BYTES = 2**20
-"""Most that is unpacked at a time."""
+"""Most bytes that are decompressed at a time."""
 
 
 class BodyLimits:
-    """Bounds a body's size and the time it may take to arrive; the handler that reads it gets the error.
+    """Limits the size of a body and the time in which it must arrive. The error is raised when the body is read.
 
-    uvicorn bounds neither. The size is refused by the header where there is one, before a byte is read.
+    uvicorn limits neither. If there is a Content-Length, the size is checked before any byte is read.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, settings: BodySettings) -> None:
         self._app = app
-        self._max_bytes = max_bytes
-        self._timeout_s = timeout_s
+        self._max_bytes = settings.max_body_bytes
+        self._timeout_s = settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         announced = Headers(scope=scope).get("content-length", "")
@@ -57,12 +59,13 @@ class BodyLimits:
 
 
 class Unpack:
-    """Undoes `Content-Encoding: gzip` or `deflate`, piece by piece: `BodyLimits`, inside, counts what comes out."""
+    """Decompresses gzip and deflate bodies piece by piece. `BodyLimits`, inside it, limits the decompressed size."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
         encoding = Headers(scope=scope).get("content-encoding", "") if scope["type"] == "http" else ""
         if encoding in ("", "identity"):
             return await self._app(scope, receive, send)
@@ -75,7 +78,7 @@ class Unpack:
                 raise UnsupportedMediaType(f"Content-Encoding may be gzip or deflate, and not {encoding[:60]!r}")
             if full:
                 packed = unpacker.unconsumed_tail
-                await asyncio.sleep(0)  # a piece takes 2 ms: let others have the event loop in between
+                await asyncio.sleep(0)  # a piece takes 2 ms: yield to the event loop in between
             else:
                 message = await receive()
                 if message["type"] != "http.request":
@@ -85,7 +88,7 @@ class Unpack:
                 piece = unpacker.decompress(packed, PIECE_BYTES)
             except zlib.error as error:
                 raise MalformedBody(f"the body is not {encoding}: {error}") from None
-            full = len(piece) == PIECE_BYTES  # then there is more where it came from
+            full = len(piece) == PIECE_BYTES  # then there may be more output for the same input
             if unpacker.unused_data or not (more_body or full or unpacker.eof):
                 raise MalformedBody(f"the body is not {encoding}, whole and alone")
             return {"type": "http.request", "body": piece, "more_body": more_body or full}
@@ -94,12 +97,13 @@ class Unpack:
 
 
 class CancelWhenGone:
-    """Cancels the handler when its client disconnects: uvicorn lets it run on for nobody."""
+    """Cancels the handler when its client disconnects; uvicorn would let it run to its end."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
 
@@ -114,12 +118,12 @@ class CancelWhenGone:
             message = await receive()
             if message["type"] == "http.disconnect":
                 client.cancel()
-                await anyio.lowlevel.checkpoint()  # the handler ends here: Starlette would raise what looks like a bug
+                await anyio.lowlevel.checkpoint()  # cancels the handler here, before Starlette raises ClientDisconnect
             elif not message.get("more_body", False):
                 watcher = asyncio.create_task(watch())
             return message
 
-        # Not a task group: that would wrap whatever the handler raises.
+        # Not a task group, which would wrap exceptions of the handler in an ExceptionGroup.
         with anyio.CancelScope() as client:
             try:
                 await self._app(scope, watched, send)

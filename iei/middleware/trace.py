@@ -1,4 +1,4 @@
-"""A name and a duration for every response, those to requests that meet a bug included."""
+"""Middleware that adds a request id and a duration to every response, including those to unexpected errors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from iei.errors import InternalError
+from iei.middleware.errors import Respond
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +21,19 @@ _SOUND_ID = re.compile(r"[\x21-\x7e]{1,128}")
 class Trace:
     """Echoes `X-Request-Id`, or makes one, and adds `x-total-time` in milliseconds.
 
-    What a handler raises that it should not is logged under that name, and answered by `on_bug`.
+    An unhandled exception is logged with the request id, and answered 500.
+
+    Args:
+        app: the ASGI app inside.
+        respond: makes the response to an unhandled exception.
     """
 
-    def __init__(self, app: ASGIApp, on_bug: Callable[[Scope], ASGIApp]) -> None:
+    def __init__(self, app: ASGIApp, respond: Respond) -> None:
         self._app = app
-        self._on_bug = on_bug
+        self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         started = time.perf_counter()
@@ -48,5 +55,5 @@ class Trace:
         except Exception:
             log.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"])
             if answered:
-                raise  # the connection has to be closed, so that nobody takes half an answer for one
-            await self._on_bug(scope)(scope, receive, send_traced)
+                raise  # close the connection, so that the client notices that the response is incomplete
+            await self._respond(scope, InternalError())(scope, receive, send_traced)

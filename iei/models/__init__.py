@@ -1,0 +1,1 @@
+"""Descriptions of models, and the catalog of those that are served."""

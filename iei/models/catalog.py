@@ -1,109 +1,127 @@
-"""Which models may be served, and under which names."""
+"""The catalog of models that may be served: their names, and how each is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from iei.errors import ModelNotFound, StartupError
-from iei.models.spec import LoadRequest
-from iei.settings import Settings
+from iei.settings import LoadOptions, ModelSettings
 
 DEMO = "demo"
 """The id of the built-in model, which is untrained."""
 MOUNTED = Path("/mnt/models")
-"""Where KServe puts the model that it has fetched."""
+"""Directory in which KServe mounts the model that it has downloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """A model that may be served."""
+
+    name: str
+    """What clients call it."""
+    id: str
+    """Hub id, local folder, or `demo`."""
+    revision: str | None = None
+    """Branch, tag or commit. None: the default branch."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """Everything that decides how a model is loaded."""
+
+    entry: CatalogEntry
+    device: str
+    """As `IEI_DEVICE` names one: `auto`, `cpu`, `cuda:0` …"""
+    options: LoadOptions
+    pooling_optional: bool = False
+    """A model that can't give `options.pooling` is served with its own default instead of being refused."""
+    prefer_cache: bool = False
+    """Use the cached files of a hub id, if they are complete, without asking the hub for newer ones."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    names: tuple[str, ...]
-    """As clients write them. The first is the default of requests that name none."""
-    ids: tuple[str, ...]
-    """The hub id or folder behind each name."""
-    revisions: tuple[str | None, ...]
-    """Branch, tag or commit of each, where one is asked for."""
+    """The models that may be served. Read once, before any process starts.
 
-    def resolve(self, name: str | None) -> str:
-        """The served name that a request means.
+    The engine's frames identify models by their index here, so all processes must have the same catalog.
+    """
+
+    entries: tuple[CatalogEntry, ...]
+    """At least one; the first is the default of requests that name none."""
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the models, in order."""
+        return tuple(entry.name for entry in self.entries)
+
+    def resolve(self, name: str | None) -> CatalogEntry:
+        """The model that a request means by `name`: a served name or, failing that, an id.
 
         Raises:
-            ModelNotFound: no such model here.
+            ModelNotFound: there is no such model.
         """
         if name is None:
-            return self.names[0]
-        if name in self.names:
-            return name
-        if name in self.ids:
-            return self.names[self.ids.index(name)]
-        raise ModelNotFound(f"model {name[:100]!r} is not served here; served: {', '.join(self.names)}")
+            return self.entries[0]
+        matches = (*(entry for entry in self.entries if entry.name == name), *self._with_id(name))
+        if not matches:
+            raise ModelNotFound(f"model {name[:100]!r} is not served here; served: {', '.join(self.names)}")
+        return matches[0]
+
+    def _with_id(self, model_id: str) -> tuple[CatalogEntry, ...]:
+        return tuple(entry for entry in self.entries if entry.id == model_id)
+
+    def load_requests(self, device: str, options: LoadOptions) -> tuple[LoadRequest, ...]:
+        """The models, in the catalog's order, as an engine on `device` loads them."""
+        return tuple(
+            LoadRequest(entry, device, options, pooling_optional=place > 0) for place, entry in enumerate(self.entries)
+        )
 
 
-def catalog(settings: Settings, mounted: Path = MOUNTED) -> Catalog:
-    """What the settings allow: `models`, or else `model`; and then whatever the allow-list file adds.
+def read_catalog(settings: ModelSettings, mounted: Path = MOUNTED) -> Catalog:
+    """Reads the catalog: the setting `models`, or else `model`, and then the models in the allow-list file.
 
     Raises:
-        StartupError: two models have the same name, a name has no model, a revision belongs to none of them, or a list
-            is not there.
+        StartupError: two models have the same name, a name has no model, a revision is set for several models, or the
+            allow-list file is missing.
     """
-    named = [_parsed(entry) for entry in _entries(settings.models.replace(",", "\n"))]
-    listed = [_parsed(entry) for entry in _entries(_list_of(settings))]
+    named = [_parsed(line) for line in _lines(settings.models.replace(",", "\n"))]
+    listed = [_parsed(line) for line in _lines(_allow_list(settings))]
     chosen = _chosen(settings, mounted)
     if not named and (chosen or not listed):
         model_id = chosen or settings.model
-        named = [(settings.model_name or served_name(model_id), model_id, settings.revision)]
+        named = [CatalogEntry(settings.model_name or served_name(model_id), model_id, settings.revision)]
     elif settings.revision:
         raise StartupError("IEI_REVISION is for one model: where several are listed, write name=id@revision.")
-    named += [entry for entry in listed if entry[:2] not in {(name, model_id) for name, model_id, _ in named}]
-    names, ids, revisions = zip(*named, strict=True)
+    known = {(entry.name, entry.id) for entry in named}
+    entries = (*named, *(entry for entry in listed if (entry.name, entry.id) not in known))
+    names = [entry.name for entry in entries]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise StartupError(f"Two models are called {', '.join(sorted(twice))}: give one another name (name=id).")
-    return Catalog(names, ids, revisions)
+        raise StartupError(f"Two models are called {', '.join(sorted(twice))}: rename one of them (name=id).")
+    return Catalog(entries)
 
 
-def _chosen(settings: Settings, mounted: Path) -> str | None:
-    """The one model that somebody chose: by IEI's own setting, or else through KServe, where a mount comes first."""
+def served_name(model_id: str) -> str:
+    """The default name of a model: its hub id, or the last part of its folder, so that paths are not published."""
+    return Path(model_id).resolve().name if Path(model_id).is_dir() else model_id
+
+
+def _chosen(settings: ModelSettings, mounted: Path) -> str | None:
+    """The single model to serve: from IEI's own setting, else KServe's mount, else `fallback_model`."""
     if settings.is_set("model"):
         return settings.model
     return str(mounted) if (mounted / "config.json").is_file() else settings.fallback_model
 
 
-def load_requests(settings: Settings, device: str) -> tuple[LoadRequest, ...]:
-    """The catalog's models, in its order, as an engine on `device` is to load them."""
-    served = catalog(settings)
-    return tuple(
-        LoadRequest(
-            name=name,
-            id=model_id,
-            revision=revision,
-            device=device,
-            dtype=settings.dtype,
-            pooling=settings.pooling,
-            pooling_optional=name != served.names[0],
-            attention=settings.attention,
-            quantization=settings.quantization,
-            threads=settings.threads,
-            max_batch=settings.max_batch,
-            allow_pickle=settings.allow_pickle,
-            cache_dir=str(settings.cache_dir) if settings.cache_dir else None,
-        )
-        for name, model_id, revision in zip(served.names, served.ids, served.revisions, strict=True)
-    )
-
-
-def served_name(model_id: str) -> str:
-    """A hub id is its own name; a folder goes by its last part, as its path is nobody else's business."""
-    return Path(model_id).resolve().name if Path(model_id).is_dir() else model_id
-
-
-def _entries(text: str) -> Iterator[str]:
+def _lines(text: str) -> Iterator[str]:
     for line in text.splitlines():
         if entry := line.partition("#")[0].strip():
             yield entry
 
 
-def _list_of(settings: Settings) -> str:
+def _allow_list(settings: ModelSettings) -> str:
     """The text of the allow-list file. Only the default one may be missing."""
     file = settings.supported_models
     if not file.is_file() and settings.is_set("supported_models"):
@@ -111,12 +129,12 @@ def _list_of(settings: Settings) -> str:
     return file.read_text() if file.is_file() else ""
 
 
-def _parsed(entry: str) -> tuple[str, str, str | None]:
-    """`name=id@revision` → its parts; the name may be missing, and the revision."""
-    name, equals, source = (part.strip() for part in entry.partition("="))
+def _parsed(line: str) -> CatalogEntry:
+    """Parses `name=id@revision`, in which the name and the revision are optional."""
+    name, equals, source = (part.strip() for part in line.partition("="))
     if not equals:
-        name, source = "", entry
+        name, source = "", line
     model_id, _, revision = (source, "", "") if Path(source).exists() else source.partition("@")
     if not model_id or (equals and not name):
-        raise StartupError(f"{entry!r} is no model: write name=id-or-folder, or just an id or a folder.")
-    return name or served_name(model_id), model_id, revision or None
+        raise StartupError(f"{line!r} is not a model: write name=id-or-folder, or just an id or a folder.")
+    return CatalogEntry(name or served_name(model_id), model_id, revision or None)

@@ -1,13 +1,13 @@
-"""What a served model is, as plain data: made by the engine once, read by every worker.
+"""Descriptions of loaded models as plain data, made by the engine and read by every worker.
 
-Nothing here imports torch or transformers, so a worker can know all about a model that it never loads.
+Nothing here imports torch or transformers, because workers don't load models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import TypeAdapter
 
@@ -34,17 +34,24 @@ _WHY_NOT: Mapping[str, str] = {
 }
 
 
+class Rows(NamedTuple):
+    """How many vectors each output of `ROWS` has, for one input."""
+
+    patches: int
+    tokens: int
+
+
 def why_not(output: str) -> str:
-    """Why a model may be without this output."""
+    """Why a model may lack this output, for error messages."""
     return _WHY_NOT.get(output, "there is no such output")
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How a checkpoint wants its pictures: resize, crop, then scale and normalise.
+    """How a checkpoint's images are preprocessed: resize, crop, then scale and normalise.
 
-    Read from the checkpoint's own `preprocessor_config.json`, never guessed from a model's name. Workers follow it up
-    to the crop and hand on uint8 pixels; the engine rescales and normalises them on the device.
+    Read from the checkpoint's own `preprocessor_config.json`, never guessed from a model's name. Workers resize
+    and crop, and send uint8 pixels; the engine rescales and normalises them on the device.
     """
 
     resize: Literal["exact", "short_side", "none"]
@@ -52,9 +59,9 @@ class Geometry:
     height: int
     width: int
     resample: int
-    """PIL's number of the filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming."""
+    """Pillow's number of the filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming."""
     crop: tuple[int, int] | None = None
-    """Centre crop to (height, width), after the resize; zeros where the picture is smaller."""
+    """Centre crop to (height, width), after the resize; zeros where the image is smaller."""
     scale: float = 1 / 255
     """Pixels are multiplied by this. 1.0: left as they are."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -70,11 +77,11 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class ImageTower:
-    """The part of a model that takes pictures."""
+    """The part of a model that embeds images."""
 
     geometry: Geometry
     outputs: Mapping[str, int]
-    """Sound outputs of this checkpoint → length of their vectors. What is not here is refused, with this list."""
+    """Outputs that this checkpoint supports → length of their vectors. Others are rejected."""
     tokens: int
     """Rows of `tokens` for a picture of the geometry's size."""
     patches: int
@@ -82,24 +89,22 @@ class ImageTower:
     stride: int
     """Pixels between neighbouring patches."""
     pooling: str = "mean"
-    """What requests get that name none."""
+    """Default pooling of requests that name none."""
     any_size: bool = False
-    """Whether other sizes, in multiples of `stride`, are computed too."""
+    """Whether the model also accepts other sizes that are multiples of `stride`."""
 
-    def rows(self, output: str, shape: tuple[int, ...]) -> int:
-        """How many vectors `output` has for pixels [H, W, 3]."""
-        if output in POOLED:
-            return 1
+    def rows(self, shape: tuple[int, ...]) -> Rows:
+        """How many vectors the outputs of `ROWS` have for pixels of `shape` [H, W, 3]."""
         height, width, _ = shape
         patches = self.patches
         if (height, width) != self.geometry.size:
             patches = (height // self.stride) * (width // self.stride)
-        return patches if output == "patches" else patches + self.tokens - self.patches
+        return Rows(patches, patches + self.tokens - self.patches)
 
 
 @dataclass(frozen=True, slots=True)
 class TextTower:
-    """The part of a model that takes texts."""
+    """The part of a model that embeds texts."""
 
     tokenizer: str
     """Path of the `tokenizer.json`."""
@@ -107,21 +112,30 @@ class TextTower:
     max_tokens: int
     """Longest input, special tokens included."""
     pooling: str
-    """What requests get that name none."""
+    """Default pooling of requests that name none."""
     normalize: bool = True
     """Whether the checkpoint's own pipeline ends with L2 normalisation."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     lowercase: bool = False
 
-    def rows(self, output: str, shape: tuple[int, ...]) -> int:
-        """How many vectors `output` has for token ids [L]."""
-        return 1 if output in POOLED else shape[0]
+    def rows(self, shape: tuple[int, ...]) -> Rows:
+        """How many vectors the outputs of `ROWS` have for token ids of `shape` [L]. A text has no patches."""
+        return Rows(0, shape[0])
+
+
+Tower = ImageTower | TextTower
+
+
+def output_shapes(tower: Tower, outputs: Iterable[str], rows: Rows) -> dict[str, tuple[int, ...]]:
+    """Shapes of `outputs` for an input that has `rows`: (dim,) of pooled ones, (rows, dim) of the others."""
+    counts = rows._asdict()
+    return {name: (tower.outputs[name],) if name in POOLED else (counts[name], tower.outputs[name]) for name in outputs}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A loaded model, described."""
+    """Description of a loaded model."""
 
     name: str
     """What clients call it."""
@@ -139,7 +153,7 @@ class ModelSpec:
     text: TextTower | None = None
 
     @property
-    def tower(self) -> ImageTower | TextTower:
+    def tower(self) -> Tower:
         """The tower that gives a model its default outputs: the image side where there is one."""
         tower = self.image or self.text
         if tower is None:
@@ -148,47 +162,25 @@ class ModelSpec:
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """What it takes."""
+        """The modalities that the model accepts."""
         return tuple(name for name in MODALITIES if self.tower_for(name))
 
-    def tower_for(self, modality: Modality) -> ImageTower | TextTower | None:
+    def tower_for(self, modality: Modality) -> Tower | None:
+        """The tower for inputs of this modality; None if the model does not accept them."""
         return self.image if modality == "image" else self.text
 
     def to_json(self) -> bytes:
+        """Serialises the spec for `from_json`."""
         return _ADAPTER.dump_json(self)
 
     @staticmethod
     def from_json(data: bytes | str) -> ModelSpec:
+        """The spec that `to_json` has serialised.
+
+        Raises:
+            pydantic.ValidationError: `data` is not a spec.
+        """
         return _ADAPTER.validate_json(data)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """Everything that decides how a model is loaded: all that the engine needs to know of the settings."""
-
-    name: str
-    id: str
-    """Hub id, local folder, or `demo`."""
-    revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    pooling: str = "auto"
-    """The pooling that requests get by default. `auto`: for pictures `mean`, for texts what the checkpoint was trained
-    for, and the shared space where there are both."""
-    pooling_optional: bool = False
-    """A model that can't give `pooling` is served with its own default instead of being refused."""
-    attention: str = "auto"
-    quantization: str = "none"
-    threads: int = 0
-    """CPU threads of one forward. 0: as many as the machine has cores."""
-    max_batch: int = 0
-    """Most inputs in one forward. 0: the device's default."""
-    allow_pickle: bool = False
-    """Take `pytorch_model.bin` (through torch's restricted unpickler) where a checkpoint has no safetensors."""
-    prefer_cache: bool = False
-    """Use what the cache has of a hub id, if it is complete, without asking the hub for something newer."""
-    cache_dir: str | None = None
-    """Where the demo model is made. None: `~/.cache/iei`."""
 
 
 _ADAPTER = TypeAdapter(ModelSpec)

@@ -1,8 +1,9 @@
-"""What runs a model: arrays in, named outputs out. One protocol, one module per library that computes."""
+"""The interfaces of this package: `Model`, which the engine runs, and `Runtime`, which a library's folder provides."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,25 +17,102 @@ Input = NDArray[Any]
 Outputs = dict[str, NDArray[np.float32]]
 """Output name → float32[dim], or float32[rows, dim] for `patches` and `tokens`; C-contiguous."""
 
-
 MAX_TOKENS = 16384
 """Most tokens in a batch of texts, padding included."""
 
 
 class DeviceLost(Exception):
-    """This process can't compute any more (its CUDA context is gone): only a new one can."""
+    """This process can't compute any more (its CUDA context has failed): only a new process can."""
+
+
+class Model(Protocol):
+    """A loaded model, described. Not thread-safe: one caller at a time."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is and gives; `spec.max_batch` is the most inputs in one `run`."""
+
+    def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        """Computes one forward.
+
+        Args:
+            modality: a side that the model has.
+            batch: pictures of one shape, or texts of any lengths.
+            outputs: names of what to compute, of those that the side offers.
+
+        Returns:
+            One mapping per input, in order, with exactly the outputs that were asked for.
+
+        Raises:
+            DeviceLost: nothing will work in this process after it.
+            Exception: any other error of the device or the library; other batches can still be run.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSide:
+    """What a runtime offers for pictures."""
+
+    outputs: tuple[str, ...]
+    """Names of outputs, `tokens` and `patches` among them."""
+    stride: int
+    """Pixels between neighbouring patches."""
+    any_size: bool
+    """Whether it also computes other sizes than the geometry's, in multiples of `stride`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextSide:
+    """What a runtime offers for texts."""
+
+    outputs: tuple[str, ...]
+    """Names of outputs, `tokens` among them."""
+    pooling: str
+    """The output that the checkpoint was trained for."""
+    max_tokens: int
+    """Longest text, special tokens included."""
 
 
 class Runtime(Protocol):
-    """A loaded model that computes. Not thread-safe: one caller at a time."""
+    """One checkpoint, loaded by one library. Not thread-safe: one caller at a time.
 
-    spec: ModelSpec
-    max_batch: int
-    """Most inputs in one `run`."""
+    `iei.runtimes.loading` turns it into a `Model`: it measures the outputs and describes the model.
+    """
+
+    @property
+    def device(self) -> str:
+        """Where it computes, for example `cuda:0`."""
+
+    @property
+    def dtype(self) -> str:
+        """Precision of weights and forward: one of `iei.settings.Dtype`, or a name that the runtime adds."""
+
+    @property
+    def software(self) -> str:
+        """Name and version of the library, with its kernels in brackets. Final after `warm_up`."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the checkpoint's weights are."""
+
+    @property
+    def max_batch(self) -> int:
+        """Most inputs in one `run`."""
+
+    @property
+    def image(self) -> ImageSide | None:
+        """What it offers for pictures; None if the checkpoint takes none."""
+
+    @property
+    def text(self) -> TextSide | None:
+        """What it offers for texts; None if the checkpoint takes none."""
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
-        """One forward over `batch`: pictures of one shape, or texts of any lengths. One mapping per input, in order.
+        """As `Model.run`."""
 
-        Raises whatever the device raises, and `DeviceLost` when nothing will work after it.
+    def warm_up(self) -> None:
+        """Does what a runtime does once before it serves. Called after one input of each side has been computed.
+
+        Raises:
+            StartupError: the largest batch does not fit into memory.
         """
-        ...

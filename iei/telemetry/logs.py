@@ -1,4 +1,4 @@
-"""One format for the lines of every process: when, how bad, who, what."""
+"""Logging, in one format for all processes: time, process id, level, logger and message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def configure(level: str) -> None:
-    """Sends `iei.*` to stderr. Called once in each process that IEI starts itself."""
+    """Sends the `iei.*` loggers to stderr. Called once in each process that IEI starts."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         logging.Formatter("%(asctime)s [%(process)d] %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")

@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+import transformers
+from safetensors.numpy import load_file
 
 from iei.checkpoints.demo import VERSION, demo_folder, write_demo
 from iei.errors import StartupError
 from iei.inputs.geometry import to_pixels
-from iei.models.spec import LoadRequest
-from iei.runtimes.torch.runtime import load
+from iei.runtimes.loading import load
+from iei.runtimes.torch.weights import quiet
+from tests.load_requests import load_request
 from tests.pictures import photos
 
 
@@ -22,13 +26,34 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 
 def test_is_the_same_model_everywhere(tmp_path: Path) -> None:
-    """Who changes these bytes gives VERSION another number: the old model is in people's caches."""
+    """Change VERSION together with these bytes: the old model is in people's caches."""
     write_demo(tmp_path)
     digest = hashlib.sha256()
     for name, weight in sorted(load_file(tmp_path / "model.safetensors").items()):
-        digest.update(name.encode() + weight.numpy().tobytes())
+        digest.update(name.encode() + weight.tobytes())
     assert VERSION == "demo-v1"
     assert digest.hexdigest() == "159305a68dbbce270b996397b25142ef1f425d58c2233124900d40f0b078275b"
+
+
+def test_transformers_loads_all_of_it_and_misses_nothing(tmp_path: Path) -> None:
+    write_demo(tmp_path)
+    with quiet():
+        model, info = transformers.ViTModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert {name: keys for name, keys in info.items() if keys} == {}
+    assert sum(weight.numel() for weight in model.parameters()) == sum(
+        weight.size for weight in load_file(tmp_path / "model.safetensors").values()
+    )
+
+
+@pytest.mark.server
+def test_is_written_without_torch(tmp_path: Path) -> None:
+    """The processes that fetch models need neither torch nor transformers."""
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom iei.checkpoints.demo import demo_folder\n"
+        "demo_folder(Path(sys.argv[1]))\nprint({'torch', 'transformers'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
 
 
 def test_who_comes_second_takes_the_model_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,14 +64,14 @@ def test_who_comes_second_takes_the_model_of_the_first(tmp_path: Path, monkeypat
         nonlocal other_is_done
         if not other_is_done:
             other_is_done = True
-            demo_folder(str(tmp_path / "shared"))
+            demo_folder(tmp_path / "shared")
         write_demo(folder)
 
     monkeypatch.setattr("iei.checkpoints.demo.write_demo", write_slowly)
-    folder = demo_folder(str(tmp_path / "shared"))
+    folder = demo_folder(tmp_path / "shared")
     assert folder == tmp_path / "shared" / VERSION
     assert list(folder.parent.iterdir()) == [folder]
-    assert _bytes(folder) == _bytes(demo_folder(str(tmp_path / "alone")))
+    assert _bytes(folder) == _bytes(demo_folder(tmp_path / "alone"))
 
 
 def test_a_broken_attempt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,23 +80,23 @@ def test_a_broken_attempt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("iei.checkpoints.demo.write_demo", full_disk)
     with pytest.raises(StartupError, match="No space left on device"):
-        demo_folder(str(tmp_path))
+        demo_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_is_made_once(tmp_path: Path) -> None:
-    before = {file: file.stat().st_mtime_ns for file in demo_folder(str(tmp_path)).iterdir()}
-    assert {file: file.stat().st_mtime_ns for file in demo_folder(str(tmp_path)).iterdir()} == before
+    before = {file: file.stat().st_mtime_ns for file in demo_folder(tmp_path).iterdir()}
+    assert {file: file.stat().st_mtime_ns for file in demo_folder(tmp_path).iterdir()} == before
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartupError, match=r"can't be written to .*/file \(.*IEI_CACHE_DIR"):
-        demo_folder(str(tmp_path / "file"))
+        demo_folder(tmp_path / "file")
 
 
 def test_pictures_differ_in_every_pooling(tmp_path: Path) -> None:
-    runtime = load(LoadRequest("demo", "demo", cache_dir=str(tmp_path), threads=1))
+    runtime = load(load_request("demo", "demo", cache_dir=tmp_path, threads=1))
     tower = runtime.spec.image
     assert tower is not None
     assert set(tower.outputs) == {"cls", "mean", "patch_mean", "max", "pooler", "patches", "tokens"}

@@ -12,18 +12,22 @@ import termios
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from iei.models.spec import LoadRequest
-from iei.runtimes.torch.load import load_model
+from iei.runtimes.loading import load
 from tests.checkpoints.fake_hub import TOKEN, FakeHub
 from tests.checkpoints.vision_checkpoints import write_checkpoint
+from tests.load_requests import load_request
+
+pytestmark = pytest.mark.server
 
 FETCH = """
 import json, sys, time
 from iei.errors import StartupError
 from iei.checkpoints.hub import fetch_checkpoint
+from tests.load_requests import load_request
 time.sleep = lambda seconds: None  # huggingface_hub rests between its tries
 for model_id, revision, options in json.loads(sys.argv[1]):
     try:
@@ -32,6 +36,9 @@ for model_id, revision, options in json.loads(sys.argv[1]):
         answer = {"error": str(error)}
     print(json.dumps(answer))
 """
+
+Asked = tuple[str, str | None, dict[str, bool]]
+"""Model id, revision, options of `fetch_checkpoint`."""
 
 NEEDED = {"config.json", "preprocessor_config.json", "model.safetensors"}
 
@@ -44,9 +51,7 @@ class Client:
     home: Path
     stderr: str = ""
 
-    def answers(
-        self, *asked: tuple[str, str | None, dict[str, bool]], stderr: int = subprocess.PIPE, **env: str
-    ) -> list[dict[str, str]]:
+    def answers(self, *asked: Asked, stderr: int = subprocess.PIPE, **env: str) -> list[dict[str, str]]:
         ran = subprocess.run(
             [sys.executable, "-W", "error", "-c", FETCH, json.dumps(asked)],
             env={"PATH": os.environ["PATH"], "HF_ENDPOINT": self.endpoint, "HF_HOME": str(self.home), **env},
@@ -61,13 +66,13 @@ class Client:
         return [json.loads(line) for line in ran.stdout.splitlines()]
 
     def fetch(
-        self, model_id: str, revision: str | None = None, *, env: Mapping[str, str] = {}, **options: bool
+        self, model_id: str, revision: str | None = None, *, env: Mapping[str, Any] = {}, **options: bool
     ) -> Path:
         (answer,) = self.answers((model_id, revision, options), **env)
         assert "folder" in answer, answer
         return Path(answer["folder"])
 
-    def error(self, model_id: str, revision: str | None = None, *, env: Mapping[str, str] = {}, **options: bool) -> str:
+    def error(self, model_id: str, revision: str | None = None, *, env: Mapping[str, Any] = {}, **options: bool) -> str:
         (answer,) = self.answers((model_id, revision, options), **env)
         assert "error" in answer, answer
         return answer["error"]
@@ -105,7 +110,7 @@ def test_takes_what_is_needed_and_nothing_else(hub: FakeHub, client: Client, tin
     assert hub.downloaded() == NEEDED
     assert folder.name == commit
     assert (folder / "model.safetensors").read_bytes() == (tiny / "model.safetensors").read_bytes()
-    assert load_model(LoadRequest("tiny", str(folder))).spec.revision == commit
+    assert load(load_request("tiny", str(folder))).spec.revision == commit
 
 
 def test_takes_what_text_needs_too(hub: FakeHub, client: Client, tiny: Path) -> None:
@@ -190,7 +195,7 @@ def test_offline_takes_the_cache_and_asks_nobody(hub: FakeHub, client: Client, t
     commit = hub.add("someone/tiny", tiny)
     first = client.fetch("someone/tiny")
     hub.requests.clear()
-    asked = [("someone/tiny", None, {}), ("someone/tiny", commit, {})]
+    asked: list[Asked] = [("someone/tiny", None, {}), ("someone/tiny", commit, {})]
     assert client.answers(*asked, HF_HUB_OFFLINE="1") == [{"folder": str(first)}] * 2
     assert hub.requests == []
     assert client.stderr == ""
@@ -301,7 +306,7 @@ def test_access(hub: FakeHub, client: Client, tiny: Path) -> None:
     hub.add("someone/private", tiny, private=True)
     hub.add("someone/gated", tiny, gated=True)
     hub.add("someone/public", tiny)
-    asked = [(f"someone/{name}", None, {}) for name in ("private", "gated", "missing", "public")]
+    asked: list[Asked] = [(f"someone/{name}", None, {}) for name in ("private", "gated", "missing", "public")]
     private, gated, missing, public = client.answers(*asked)
     assert "someone/private is not on http" in private["error"]
     assert "or it is private: check its spelling, or set HF_TOKEN" in private["error"]

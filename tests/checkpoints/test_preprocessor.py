@@ -105,6 +105,7 @@ def theirs(file: dict[str, Any], backend: str = "Pil") -> Any:
     return getattr(transformers, name + backend).from_dict(fields)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("name", FILES)
 def test_pixels_equal_those_of_transformers(name: str) -> None:
     geometry, processor = read_geometry(FILES[name], "none"), theirs(FILES[name])
@@ -117,6 +118,7 @@ def test_pixels_equal_those_of_transformers(name: str) -> None:
         np.testing.assert_allclose(ours, expected, rtol=2e-6, atol=2e-6 * np.abs(expected).max())
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("size", ELONGATED)
 @pytest.mark.parametrize("name", ["vit", "clip odd", "convnext 384"])
 def test_elongated_pictures_too(name: str, size: tuple[int, int]) -> None:

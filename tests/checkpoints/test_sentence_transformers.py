@@ -18,11 +18,14 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from iei.checkpoints.sentence_transformers import Pipeline, read_pipeline
 from iei.errors import InvalidField, StartupError
 from iei.inputs.tokens import encode
-from iei.models.spec import LoadRequest, TextTower
-from iei.runtimes.torch.runtime import load
+from iei.models.spec import TextTower
+from iei.runtimes.loading import load
 from iei.runtimes.torch.weights import quiet
 from tests.checkpoints.text_checkpoints import trained_folder, write_text_checkpoint
+from tests.load_requests import load_request
 from tests.runtimes.torch.parity import Vectors, assert_equal
+
+pytestmark = pytest.mark.server
 
 TEXTS = (
     "The quick red fox jumps over the lazy dog.",
@@ -34,7 +37,7 @@ TEXTS = (
 
 def ours(folder: Path, texts: Sequence[str], *, prompt_name: str | None = None) -> Vectors:
     """As `/v1/embeddings` and, but for truncation, `/embed` give them by default."""
-    runtime = load(LoadRequest("tiny", str(folder), threads=1))
+    runtime = load(load_request("tiny", str(folder), threads=1))
     tower = runtime.spec.text
     assert tower is not None
     ids = [encode(text, tower, truncate=True, prompt_name=prompt_name) for text in texts]
@@ -148,7 +151,7 @@ def test_what_dense_layers_give_is_the_pooler_and_the_poolings_stay_bare(folder:
     write_steps(folder, "Transformer", "Pooling", "Dense")
     write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
     write_dense(folder / "2_Dense", 32, 20, "Tanh")
-    tower = load(LoadRequest("tiny", str(folder), threads=1)).spec.text
+    tower = load(load_request("tiny", str(folder), threads=1)).spec.text
     assert tower is not None
     assert (tower.pooling, tower.normalize) == ("pooler", False)
     assert (tower.outputs["pooler"], tower.outputs["mean"]) == (20, 32)
@@ -211,7 +214,7 @@ class TestOptionsOfTheTransformer:
 
 
 def tower(folder: Path) -> TextTower:
-    text = load(LoadRequest("tiny", str(folder), threads=1)).spec.text
+    text = load(load_request("tiny", str(folder), threads=1)).spec.text
     assert text is not None
     return text
 
@@ -272,7 +275,7 @@ def test_what_cannot_be_followed_stops_the_start(file: str, content: Any, reason
     write_dense(folder / "2_Dense", 32, 16, "Tanh")
     (folder / file).write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(StartupError, match=reason) as caught:
-        load(LoadRequest("tiny", str(folder), threads=1))
+        load(load_request("tiny", str(folder), threads=1))
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
 
@@ -287,7 +290,7 @@ def test_dense_weights_in_a_pickle_are_taken_on_request_only(folder: Path) -> No
     file.unlink()
     with pytest.raises(StartupError, match=r"2_Dense has its weights in a pickle only .* IEI_ALLOW_PICKLE=true"):
         ours(folder, TEXTS)
-    runtime = load(LoadRequest("tiny", str(folder), threads=1, allow_pickle=True))
+    runtime = load(load_request("tiny", str(folder), threads=1, allow_pickle=True))
     assert runtime.spec.text is not None
     ids = [encode(text, runtime.spec.text, truncate=True) for text in TEXTS]
     assert_equal(np.stack([row["pooler"] for row in runtime.run("text", ids, ["pooler"])]), expected)
@@ -312,11 +315,11 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     file.unlink()
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(StartupError, match=r"no complete Qwen3Model: these weights are missing: layers\.1\.mlp"):
-        load(LoadRequest("tiny", str(folder), threads=1))
+        load(load_request("tiny", str(folder), threads=1))
 
 
 def test_a_pooling_that_texts_have_not_is_refused(folder: Path) -> None:
     with pytest.raises(
         StartupError, match=r"can't give the pooling patch_mean \(.* one of cls, mean, max, last, pooler"
     ):
-        load(LoadRequest("tiny", str(folder), threads=1, pooling="patch_mean"))
+        load(load_request("tiny", str(folder), threads=1, pooling="patch_mean"))

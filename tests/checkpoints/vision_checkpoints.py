@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 
 from iei.runtimes.torch.weights import quiet
 
@@ -242,14 +243,17 @@ def seed_weights(model: torch.nn.Module) -> None:
                 weight.copy_(torch.from_numpy(_weight(name, tuple(weight.shape), rng)))
 
 
-def _weight(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    noise = rng.standard_normal(shape).astype(np.float32)
+def _weight(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    noise: NDArray[np.float32] = rng.standard_normal(shape).astype(np.float32)
     if name.endswith("running_var"):
-        return 1 + 0.2 * np.abs(noise)
+        variance: NDArray[np.float32] = 1 + np.abs(0.2 * noise)
+        return variance
     if name.endswith(("bias", "running_mean")):
         return 0.1 * noise
     if len(shape) == 1:
         return 1 + 0.1 * noise
     if "position" in name:
         return 0.3 * noise
-    return noise * float(np.prod(shape[1:])) ** -0.5
+    deviation = float(np.prod(shape[1:])) ** -0.5
+    scaled: NDArray[np.float32] = noise * deviation
+    return scaled

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from iei.commands.main import main
-from iei.models.catalog import catalog
+from iei.models.catalog import Catalog
 from iei.settings import Settings
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
-    """The settings of servers that would be running now."""
-    served: list[Settings] = []
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Catalog]:
+    """The catalogs of servers that would be running now."""
+    served: list[Catalog] = []
 
     class Server:
-        def __init__(self, settings: Settings) -> None:
-            served.append(settings)
+        def __init__(self, settings: Settings, catalog: Catalog) -> None:
+            served.append(catalog)
 
         def run(self) -> None: ...
 
@@ -31,25 +31,25 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 def test_a_flag_for_one_model_wins_over_a_variable_for_several(
     flags: list[str],
     ids: tuple[str, ...],
-    served: list[Settings],
+    served: list[Catalog],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("IEI_MODELS", "a=org/one,b=demo")
     main(["serve", *flags])
-    assert catalog(served[0]).ids == ids
+    assert tuple(entry.id for entry in served[0].entries) == ids
     assert f" loads {ids[0]} …" in capsys.readouterr().err
 
 
 def test_all_that_is_loaded_is_named(
-    served: list[Settings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    served: list[Catalog], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("IEI_MODELS", "a=org/one,b=org/two,c=org/three")
     main(["serve", "--load-at-start", "all", "--max-loaded-models", "2"])
     assert " loads org/one, org/two …" in capsys.readouterr().err
 
 
-def test_flags_for_one_model_and_for_several_exclude_each_other(served: list[Settings]) -> None:
+def test_flags_for_one_model_and_for_several_exclude_each_other(served: list[Catalog]) -> None:
     with pytest.raises(SystemExit, match="--models takes the place of --model"):
         main(["serve", "--demo", "--models", "a=org/one"])
     assert not served

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from iei.commands.serve import summary
-from iei.settings import Settings
+from iei.settings import read_settings
 from tests.engine.runtimes_for_tests import SPEC
 
 
 def test_the_summary_calls_untrained_what_is() -> None:
-    settings = Settings(model="org/vit")
+    settings = read_settings(model="org/vit")
     assert "UNTRAINED" in summary(replace(SPEC, name="mine", id="demo"), settings, [])
     assert "UNTRAINED" not in summary(replace(SPEC, name="demo", id="org/vit"), settings, [])
 
 
 def test_the_summary_tells_the_models_pooling_where_it_has_not_the_servers() -> None:
-    assert "3 dimensions, pooling mean (offered: mean)" in summary(SPEC, Settings(pooling="last"), [])
+    assert "3 dimensions, pooling mean (offered: mean)" in summary(SPEC, read_settings(pooling="last"), [])

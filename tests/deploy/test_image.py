@@ -1,10 +1,10 @@
-"""What the image is set to, a deployment can't tell from what its user has chosen."""
+"""The Docker image and docker-compose.yaml set no environment variable that would override a user's choice."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from iei.settings import Settings, env_names
+from iei.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,6 +14,6 @@ def test_the_image_and_compose_choose_no_model() -> None:
     image = (ROOT / "Dockerfile").read_text()
     compose = (ROOT / "docker-compose.yaml").read_text()
     for setting in ("model", "models", "fallback_model"):
-        for name in env_names(Settings.model_fields[setting]):
+        for name in SETTINGS[setting].variables:
             assert f"{name}=" not in image
             assert f"{name}:" not in compose or f"{name}: ${{{name}:-}}" in compose

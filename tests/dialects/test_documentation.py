@@ -10,14 +10,11 @@ import pytest
 from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
-from iei.app import create_app
 from iei.dialects.kserve_message import InferResponse
 from iei.dialects.litserve import Prediction
 from iei.dialects.openai import EmbeddingsResponse
 from iei.engine.inprocess import InProcessEngine
-from iei.models.catalog import load_requests
-from iei.runtimes.torch.runtime import load
-from iei.settings import Settings
+from tests.apps import app_around, default_model
 from tests.checkpoints.text_checkpoints import trained_folder
 from tests.servers import Server
 
@@ -71,21 +68,24 @@ ANSWERS: dict[str, Any] = {
 }
 """Routes with examples → what the page says of their answers."""
 
+SERVERS = {"image": "demo_server", "image of any size": "zoo_server", "text and image": "text_server"}
+"""What a server's default model takes → fixture of that server."""
 
-@pytest.fixture(params=["image", "image of any size", "text and image", "text"])
-def client(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+
+@pytest.fixture(params=[*SERVERS, "text"])
+def client(request: pytest.FixtureRequest) -> Iterator[httpx.Client | TestClient]:
     """Of servers whose default model takes this."""
     if request.param == "text":
-        settings = Settings(model=str(trained_folder()), model_name="minilm", threads=1)
-        with TestClient(create_app(settings, InProcessEngine(load(load_requests(settings, "cpu")[0])))) as client:
+        settings = {"model": str(trained_folder()), "model_name": "minilm", "threads": 1}
+        with TestClient(app_around(InProcessEngine(default_model(**settings)), **settings)) as client:
             yield client
     else:
-        fixture = {"image": "demo_server", "image of any size": "zoo_server", "text and image": "text_server"}
-        with httpx.Client(base_url=request.getfixturevalue(fixture[request.param]).url, timeout=60) as client:
+        with httpx.Client(base_url=request.getfixturevalue(SERVERS[request.param]).url, timeout=60) as client:
             yield client
 
 
-def test_every_example_runs_and_its_answer_is_as_documented(client: httpx.Client) -> None:
+@pytest.mark.server
+def test_every_example_runs_and_its_answer_is_as_documented(client: httpx.Client | TestClient) -> None:
     model = client.get("/v1/models").json()["data"][0]["id"]
     document = client.get("/openapi.json").json()
     answered = set()

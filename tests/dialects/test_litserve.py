@@ -48,7 +48,7 @@ def test_a_bare_type_and_none_at_all(demo_server: Server) -> None:
     ("body", "status", "words"),
     [
         ({}, 422, "image_data"),
-        ({"image_data": 7}, 422, "image_data: a string is wanted, or a list of them"),
+        ({"image_data": 7}, 422, "image_data: must be a string or a list of strings"),
         ({"image_data": [IMAGES[0], 7]}, 422, "image_data[1]: Input should be a valid string"),
         ({"image_data": ""}, 400, "empty"),
         ({"image_data": []}, 400, "empty"),
@@ -58,7 +58,7 @@ def test_a_bare_type_and_none_at_all(demo_server: Server) -> None:
         (
             {"image_data": IMAGES[0], "embedding_types": 7},
             422,
-            "embedding_types: a string is wanted, or a list of them",
+            "embedding_types: must be a string or a list of strings",
         ),
         ({"image_data": "####", "embedding_types": []}, 400, "not base64"),
         ({"image_data": [IMAGES[0]] * 1025, "embedding_types": []}, 422, "IEI_MAX_INPUTS"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -38,10 +38,11 @@ def embedded(server: Server, **fields: Any) -> np.ndarray:
 def test_client_gets_normalised_vectors(demo_server: Server, client: openai.OpenAI) -> None:
     """It asks for base64 unless told otherwise."""
     expected = embedded(demo_server, inputs=URIS, normalize=True)
-    for options in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}):
-        response = client.embeddings.create(model="demo", input=URIS, **options)
-        vectors = [item.embedding for item in response.data]
-        if options.get("encoding_format") == "base64":
+    formats: tuple[Literal["float", "base64"] | openai.Omit, ...] = (openai.omit, "float", "base64")
+    for encoding_format in formats:
+        response = client.embeddings.create(model="demo", input=URIS, encoding_format=encoding_format)
+        vectors: list[Any] = [item.embedding for item in response.data]  # typed as numbers, whatever their encoding
+        if encoding_format == "base64":
             vectors = [np.frombuffer(base64.b64decode(vector), "<f4") for vector in vectors]
         assert np.allclose(vectors, expected, atol=1e-5)
         assert [(item.index, item.object) for item in response.data] == [(0, "embedding"), (1, "embedding")]

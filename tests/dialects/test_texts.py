@@ -11,16 +11,15 @@ import pytest
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from iei.app import create_app
 from iei.engine.inprocess import InProcessEngine
 from iei.inputs.geometry import to_pixels
 from iei.inputs.tokens import encode
-from iei.models.catalog import load_requests
-from iei.runtimes.torch.runtime import TorchRuntime, load
-from iei.settings import Settings
+from tests.apps import app_around, default_model
 from tests.checkpoints.text_checkpoints import TWO_TOWER_FAMILIES, trained_folder, write_text_checkpoint
 from tests.checkpoints.vision_checkpoints import write_checkpoint
 from tests.pictures import base64_of, data_uri, photo, png
+
+pytestmark = pytest.mark.server
 
 SENTENCES = [
     "A man is eating food.",
@@ -33,9 +32,9 @@ LONG = "word " * 300
 
 class App:
     def __init__(self, folder: Path, **options: Any) -> None:
-        settings = Settings(model=str(folder), model_name="tiny", threads=1, **options)
-        self.runtime: TorchRuntime = load(load_requests(settings, "cpu")[0])
-        self.client = TestClient(create_app(settings, InProcessEngine(self.runtime)))
+        settings = {"model": str(folder), "model_name": "tiny", "threads": 1, **options}
+        self.runtime = default_model(**settings)
+        self.client = TestClient(app_around(InProcessEngine(self.runtime), **settings))
 
     def embed(self, inputs: str | list[str], path: str = "/embed", **fields: Any) -> NDArray[np.float32]:
         response = self.client.post(path, json={"inputs": inputs, **fields})
@@ -103,7 +102,7 @@ class TestTexts:
             assert np.linalg.norm(told.embed(SENTENCES[0], normalize=True)[0]) == pytest.approx(1, abs=1e-5)
 
     def test_a_text_of_absurd_length_is_not_tokenized(self, minilm: App, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("iei.service.encode", lambda *_, **__: pytest.fail("it was tokenized"))
+        monkeypatch.setattr("iei.inputs.preparer.encode", lambda *_, **__: pytest.fail("it was tokenized"))
         status, _, message = minilm.refusal(["a" * 1_000_001], truncate=True)
         assert (status, "IEI_MAX_TEXT_LENGTH" in message) == (400, True)
         response = minilm.client.post("/tokenize", json={"inputs": "a" * 1_000_001})

@@ -1,6 +1,7 @@
 """An engine process whose model is `KnownRuntime`: `python -m tests.engine.known_engine LISTEN_FD DEATHS_FD`.
 
-Everything about it is the real thing but the model, which some pictures make misbehave, and where it comes from.
+Only the model, which some pictures make misbehave, and the loader are not the real ones. Before each forward, a line on
+stderr says which pictures are in it (`FORWARD`), so that a test knows when the engine is busy.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from iei.engine.config import EngineConfig
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.process import EngineProcess
+from iei.engine.scheduler import Scheduler
 from iei.errors import StartupError
-from iei.models.spec import LoadRequest
+from iei.models.catalog import LoadRequest
 from iei.runtimes.api import Input
 from iei.telemetry import logs
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
+from tests.load_requests import load_request
 
 DEADLY, FAILING, SLOW = 66, 67, 68
 SLOW_S = 0.4
@@ -29,8 +31,14 @@ MODELS = ("known", "second", "third", "broken", "deadly", "stuck")
 """`broken` can't be loaded, loading `deadly` ends the engine, and the download of `stuck` never does."""
 
 
+FORWARD = "forward of {}"
+
+
 def misbehave(batch: Sequence[Input]) -> None:
+    """Dies, fails or takes its time, if a picture of the batch asks for that."""
     values = {int(each[0, 0, 0]) for each in batch}
+    for value in values:
+        print(FORWARD.format(value), file=sys.stderr, flush=True)
     if DEADLY in values:
         os._exit(1)
     if FAILING in values:
@@ -40,29 +48,34 @@ def misbehave(batch: Sequence[Input]) -> None:
 
 
 class KnownLoader:
+    """A loader for `MODELS`."""
+
     def fetch(self, request: LoadRequest) -> None:
-        if request.name == "stuck":
+        """Returns at once, but for `stuck` never."""
+        if request.entry.name == "stuck":
             threading.Event().wait()
 
     def load(self, request: LoadRequest) -> KnownRuntime:
-        if request.name == "broken":
+        """A `KnownRuntime` under the name that is asked for."""
+        if request.entry.name == "broken":
             raise StartupError("/srv/secret has no config.json: set IEI_SECRET.")
-        if request.name == "deadly":
+        if request.entry.name == "deadly":
             os._exit(1)
-        if request.name != "known":
+        if request.entry.name != "known":
             time.sleep(SLOW_S)
-        runtime = KnownRuntime(misbehave)
-        runtime.spec = replace(SPEC, name=request.name, id=request.id)
-        return runtime
+        model = KnownRuntime(misbehave)
+        model.spec = replace(SPEC, name=request.entry.name, id=request.entry.id)
+        return model
 
 
 def main() -> None:
+    """The program."""
     logs.configure("info")
     listen, deaths = map(int, sys.argv[1:])
-    config = EngineConfig(tuple(LoadRequest(name, name) for name in MODELS), max_loaded=2)
-    models = LoadedModels(config.models, config.max_loaded, KnownLoader(), mmap.mmap(deaths, len(MODELS)))
-    spec = models.load_first(1)
-    EngineProcess(config, socket.socket(fileno=listen), models, spec.max_batch).serve_forever()
+    requests = [load_request(name, name) for name in MODELS]
+    models = LoadedModels(requests, 2, KnownLoader(), mmap.mmap(deaths, len(MODELS)))
+    models.load_first(1)
+    EngineProcess(socket.socket(fileno=listen), Scheduler(models)).serve_forever()
 
 
 if __name__ == "__main__":

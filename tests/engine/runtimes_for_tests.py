@@ -1,4 +1,4 @@
-"""Runtimes whose answers are known, for tests of everything around a model."""
+"""A model whose answers are known, for tests of everything around a model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from iei.models.spec import Geometry, ImageTower, Modality, ModelSpec
+from iei.models.spec import Geometry, ImageTower, Modality, ModelSpec, output_shapes
 from iei.runtimes.api import Input, Outputs
 
 DIM = 3
@@ -28,11 +29,14 @@ SPEC = ModelSpec(
 
 
 class KnownRuntime:
-    """The mean colour of each picture. What it ran is in `batches`; `before` may raise."""
+    """The mean colour of each picture.
+
+    The sizes of the batches that it ran are in `batches`. `before` is called with each batch, and may raise. Forwards
+    set `busy` and wait for `go`, which is set at first.
+    """
 
     def __init__(self, before: Callable[[Sequence[Input]], None] = lambda batch: None) -> None:
-        self.spec = SPEC
-        self.max_batch = SPEC.max_batch
+        self.spec: ModelSpec = SPEC
         self.batches: list[int] = []
         self.busy = threading.Event()
         self.go = threading.Event()
@@ -47,10 +51,18 @@ class KnownRuntime:
         return [{name: mean_colour(picture, name) for name in outputs} for picture in batch]
 
 
-def mean_colour(picture: Input, output: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    mean = picture.reshape(-1, DIM).mean(0, dtype=np.float32)
+def mean_colour(picture: Input, output: str) -> npt.NDArray[np.float32]:
+    """float32[3], or float32[4, 3] of `tokens`."""
+    mean: npt.NDArray[np.float32] = picture.reshape(-1, DIM).mean(0, dtype=np.float32)
     return mean if output == "mean" else np.tile(mean, (4, 1))
 
 
 def picture(value: int) -> Input:
+    """Pixels of one colour, uint8[8, 8, 3]."""
     return np.full((8, 8, 3), value, np.uint8)
+
+
+def shapes(*outputs: str, shape: tuple[int, ...] = (8, 8, 3)) -> dict[str, tuple[int, ...]]:
+    """The shapes of outputs of `SPEC` for pixels of `shape`."""
+    assert SPEC.image
+    return output_shapes(SPEC.image, outputs, SPEC.image.rows(shape))

@@ -38,8 +38,8 @@ def test_ranges_never_overlap_and_all_comes_back(steps: list[tuple[bool, int]]) 
             offset = sorted(taken)[number % len(taken)]
             del taken[offset]
             allocator.release(offset)
-        elif (offset := allocator.allocate(number)) is not None:
-            taken[offset] = number
+        elif (found := allocator.allocate(number)) is not None:
+            taken[found] = number
         used = np.zeros(1000, int)
         for offset, nbytes in taken.items():
             used[offset : offset + nbytes] += 1

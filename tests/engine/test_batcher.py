@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -15,7 +16,7 @@ from tests.engine.runtimes_for_tests import SPEC
 FOREVER = 1e9
 
 
-def job(number: int, key: str = "a", *, owner: str = "w", deadline: float = FOREVER, **kwargs: int) -> Job[None]:
+def job(number: int, key: str = "a", *, owner: str = "w", deadline: float = FOREVER, **kwargs: Any) -> Job[None]:
     return Job(owner=owner, id=number, key=key, deadline=deadline, payload=None, **kwargs)
 
 

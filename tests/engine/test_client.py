@@ -3,68 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from iei.engine.api import Result
+from iei.engine.address import EngineAddress
 from iei.engine.client import EngineClient
-from iei.engine.frames import FRAME_BYTES, Hello, Kind, Submit
-from iei.engine.launch import EngineAddress
+from iei.engine.frames import FRAME_BYTES, Describe, Hello, Slot
 from iei.errors import BackendFailed, InvalidInput, Overloaded, Unhealthy
 from tests.engine.known_engine import DEADLY, FAILING, MODELS, SLOW, SLOW_S
-from tests.engine.runtimes_for_tests import SPEC, picture
+from tests.engine.known_engines import (
+    SUBMIT,
+    KnownEngines,
+    ask,
+    ask_all,
+    assert_answered,
+    connected,
+    in_flight,
+)
+from tests.engine.runtimes_for_tests import SPEC, picture, shapes
+from tests.engine.waiting import in_time, until
 
-
-class KnownEngines:
-    """Starts a new engine whenever one ends, as the supervisor does."""
-
-    def __init__(self, path: Path) -> None:
-        self.address = EngineAddress(path, SPEC)
-        self.started = 0
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        self._listener.listen(16)
-        self._log = path.with_name("log").open("w+")
-        self._deaths = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
-        self._deaths.truncate(len(MODELS))
-        self._stopping = False
-        self._thread = threading.Thread(target=self._keep_running)
-        self._thread.start()
-
-    def _keep_running(self) -> None:
-        fds = [self._listener.fileno(), self._deaths.fileno()]
-        command = [sys.executable, "-m", "tests.engine.known_engine", *map(str, fds)]
-        while not self._stopping:
-            self.process = subprocess.Popen(command, pass_fds=fds, stderr=self._log)
-            self.started += 1
-            self.process.wait()
-
-    @property
-    def log(self) -> str:
-        return Path(self._log.name).read_text()
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-
-    def stop(self) -> None:
-        self._stopping = True
-        self.kill()
-        self._thread.join()
-        for file in (self._listener, self._deaths, self._log):
-            file.close()
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture
@@ -72,44 +39,6 @@ def engines(tmp_path: Path) -> Iterator[KnownEngines]:
     engines = KnownEngines(tmp_path / "engine.sock")
     yield engines
     engines.stop()
-
-
-@contextlib.asynccontextmanager
-async def connected(
-    engines: KnownEngines, arena_bytes: int = 2**20, silent_s: float = 60
-) -> AsyncIterator[EngineClient]:
-    client = EngineClient([engines.address], MODELS, arena_bytes, silent_s)
-    await client.start()
-    await until(lambda: client.ready)
-    try:
-        yield client
-    finally:
-        await client.stop()
-
-
-def in_20_s() -> float:
-    return time.monotonic() + 20
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
-            await asyncio.sleep(0.005)
-
-
-def ask(
-    client: EngineClient, value: int, outputs: Sequence[str] = ("mean",), within_s: float = 30
-) -> Awaitable[Result]:
-    return client.run(SPEC, "image", picture(value), outputs, deadline=time.monotonic() + within_s)
-
-
-def ask_all(client: EngineClient, values: Sequence[int]) -> list[asyncio.Task[Result]]:
-    return [asyncio.ensure_future(ask(client, value)) for value in values]
-
-
-def assert_answered(value: int, result: Result | BaseException) -> None:
-    assert isinstance(result, Result), result
-    np.testing.assert_array_equal(result.outputs["mean"], [value] * 3)
 
 
 def test_every_job_gets_its_own_answer(engines: KnownEngines) -> None:
@@ -147,7 +76,9 @@ def test_what_the_arena_can_not_hold_is_refused(engines: KnownEngines) -> None:
         async with connected(engines, arena_bytes=4096) as client:
             large = np.zeros((40, 40, 3), np.uint8)
             with pytest.raises(InvalidInput, match=r"4096 \(IEI_ARENA_BYTES\)"):
-                await client.run(SPEC, "image", large, ("mean",), deadline=time.monotonic() + 30)
+                await client.run(
+                    SPEC, "image", large, shapes("mean", shape=large.shape), deadline=time.monotonic() + 30
+                )
             assert_answered(1, await ask(client, 1))
 
     asyncio.run(scenario())
@@ -168,7 +99,7 @@ def test_an_engine_that_is_killed_costs_no_answers(engines: KnownEngines) -> Non
     async def scenario() -> None:
         async with connected(engines) as client:
             tasks = ask_all(client, [SLOW, *range(20)])
-            await asyncio.sleep(SLOW_S / 2)
+            await until(lambda: engines.runs(SLOW))
             engines.kill()
             for value, result in zip([SLOW, *range(20)], await asyncio.gather(*tasks), strict=True):
                 assert_answered(value, result)
@@ -197,7 +128,7 @@ def test_what_waited_too_long_is_not_run(engines: KnownEngines) -> None:
     async def scenario() -> None:
         async with connected(engines) as client:
             slow = asyncio.ensure_future(ask(client, SLOW))
-            await asyncio.sleep(SLOW_S / 4)
+            await until(lambda: engines.runs(SLOW))
             with pytest.raises(Overloaded, match="IEI_REQUEST_TIMEOUT_S"):
                 await ask(client, DEADLY, within_s=SLOW_S / 4)
             assert_answered(SLOW, await slow)
@@ -210,9 +141,9 @@ def test_a_job_that_nobody_waits_for_is_not_run_and_gives_its_slot_back(engines:
     async def scenario() -> None:
         async with connected(engines, arena_bytes=4096) as client:
             slow = asyncio.ensure_future(ask(client, SLOW))
-            await asyncio.sleep(SLOW_S / 4)
+            await until(lambda: engines.runs(SLOW))
             unwanted = ask_all(client, [DEADLY] * 4)
-            await asyncio.sleep(0.02)
+            await until(lambda: in_flight(client) == 1 + len(unwanted))
             for task in unwanted:
                 task.cancel()
             assert_answered(SLOW, await slow)
@@ -241,7 +172,7 @@ def test_a_dead_worker_is_forgotten_and_others_are_served(engines: KnownEngines)
             await other.start()
             await until(lambda: other.ready)
             lost = ask_all(other, [SLOW, 1, 2])
-            await asyncio.sleep(SLOW_S / 4)
+            await until(lambda: engines.runs(SLOW))
             await other.stop()
             assert_answered(7, await ask(client, 7))
             for task in lost:
@@ -256,15 +187,30 @@ def test_a_dead_worker_is_forgotten_and_others_are_served(engines: KnownEngines)
     "frame",
     [
         b"\xff" * FRAME_BYTES,
-        Submit(Kind.SUBMIT, 1, model=99).pack(),
-        Submit(Kind.SUBMIT, 1, shape=(8, 8, 3), slot=2**40, input_bytes=192, output_bytes=64).pack(),
-        Submit(Kind.SUBMIT, 1, shape=(8, 8, 3), input_bytes=192, output_bytes=2**40).pack(),
-        Submit(Kind.SUBMIT, 1, shape=(8, 8, 3), input_bytes=1, output_bytes=64).pack(),
-        Submit(Kind.SUBMIT, 1, shape=(8, 8, 3), dtype=200, input_bytes=192, output_bytes=64).pack(),
-        Submit(Kind.SUBMIT, 1, model=1, shape=(8, 8, 3), slot=2**40, input_bytes=192, output_bytes=64).pack(),
-        Submit(Kind.DESCRIBE, 1, model=3, output_bytes=2**40).pack(),
+        SUBMIT._replace(model=99).pack(),
+        SUBMIT._replace(slot=Slot(192, 64, offset=2**40)).pack(),
+        SUBMIT._replace(slot=Slot(192, 2**40)).pack(),
+        SUBMIT._replace(slot=Slot(1, 64)).pack(),
+        SUBMIT._replace(shape=(2**32 - 1,) * 3).pack(),
+        SUBMIT._replace(model=1, slot=Slot(192, 64, offset=2**40)).pack(),
+        Describe(1, model=3, slot=Slot(0, 2**40)).pack(),
+        Describe(1, model=99, slot=Slot(0, 64)).pack(),
+        SUBMIT._replace(model=MODELS.index("stuck")).pack() * 2,
+        Hello(4096, 1).pack(),
     ],
-    ids=["noise", "model", "slot", "output", "shape", "dtype", "slot of a cold model", "output of a broken model"],
+    ids=[
+        "noise",
+        "model",
+        "slot",
+        "output",
+        "input",
+        "shape",
+        "slot of a cold model",
+        "output of a broken model",
+        "description of no model",
+        "the same job twice",
+        "a second HELLO",
+    ],
 )
 def test_a_frame_that_makes_no_sense_closes_its_connection_only(engines: KnownEngines, frame: bytes) -> None:
     async def scenario() -> None:
@@ -288,14 +234,14 @@ def test_a_frame_that_makes_no_sense_closes_its_connection_only(engines: KnownEn
 def test_a_second_model_is_loaded_when_it_is_asked_for_and_holds_up_nobody(engines: KnownEngines) -> None:
     async def scenario() -> None:
         async with connected(engines) as client:
-            deadline = time.monotonic() + 20
+            deadline = in_time()
             second = asyncio.ensure_future(client.describe("second", deadline=deadline))
-            await asyncio.sleep(0.02)
+            await until(lambda: in_flight(client) == 1)
             assert_answered(1, await ask(client, 1))
             assert not second.done()
             spec = await second
             assert spec.name == "second"
-            assert_answered(2, await client.run(spec, "image", picture(2), ("mean",), deadline=deadline))
+            assert_answered(2, await client.run(spec, "image", picture(2), shapes("mean"), deadline=deadline))
 
     asyncio.run(scenario())
 
@@ -305,7 +251,7 @@ def test_a_model_that_can_not_be_loaded_is_not_there_and_the_log_says_why(engine
         async with connected(engines) as client:
             for _ in range(3):
                 with pytest.raises(Unhealthy, match=r"^broken can't be loaded: the server's log says why$"):
-                    await client.describe("broken", deadline=in_20_s())
+                    await client.describe("broken", deadline=in_time())
 
     asyncio.run(scenario())
     (why,) = [line for line in engines.log.splitlines() if "IEI_SECRET" in line]
@@ -317,7 +263,7 @@ def test_a_model_whose_loading_ends_the_engine_ends_one_and_no_more(engines: Kno
         async with connected(engines) as client, connected(engines) as other:
             for asker in (client, other, client):
                 with pytest.raises(Unhealthy, match="deadly can't be loaded"):
-                    await asker.describe("deadly", deadline=in_20_s())
+                    await asker.describe("deadly", deadline=in_time())
             assert_answered(3, await ask(client, 3))
 
     asyncio.run(scenario())
@@ -328,9 +274,9 @@ def test_a_model_whose_loading_ends_the_engine_ends_one_and_no_more(engines: Kno
 def test_a_download_that_hangs_holds_up_no_other_model(engines: KnownEngines) -> None:
     async def scenario() -> None:
         async with connected(engines) as client:
-            stuck = asyncio.ensure_future(client.describe("stuck", deadline=in_20_s()))
-            second = await client.describe("second", deadline=in_20_s())
-            result = await client.run(second, "image", picture(2), ("mean",), deadline=in_20_s())
+            stuck = asyncio.ensure_future(client.describe("stuck", deadline=in_time()))
+            second = await client.describe("second", deadline=in_time())
+            result = await client.run(second, "image", picture(2), shapes("mean"), deadline=in_time())
             assert_answered(2, result)
             assert not stuck.done()
             stuck.cancel()
@@ -341,8 +287,8 @@ def test_a_download_that_hangs_holds_up_no_other_model(engines: KnownEngines) ->
 def test_all_who_ask_for_a_model_share_one_question(engines: KnownEngines) -> None:
     async def scenario() -> None:
         async with connected(engines) as client:  # its arena has room for 15 questions
-            impatient = [asyncio.ensure_future(client.describe("second", deadline=in_20_s())) for _ in range(40)]
-            patient = asyncio.ensure_future(client.describe("second", deadline=in_20_s()))
+            impatient = [asyncio.ensure_future(client.describe("second", deadline=in_time())) for _ in range(40)]
+            patient = asyncio.ensure_future(client.describe("second", deadline=in_time()))
             assert_answered(1, await ask(client, 1))
             for asker in impatient:
                 asker.cancel()
@@ -358,10 +304,10 @@ def test_a_job_that_waits_for_its_model_can_be_cancelled(engines: KnownEngines) 
         async with connected(engines, arena_bytes=4096) as client:
             stuck = replace(SPEC, name="stuck")
             unwanted = [
-                asyncio.ensure_future(client.run(stuck, "image", picture(1), ("mean",), deadline=in_20_s()))
+                asyncio.ensure_future(client.run(stuck, "image", picture(1), shapes("mean"), deadline=in_time()))
                 for _ in range(10)
             ]
-            await asyncio.sleep(0.02)
+            await until(lambda: in_flight(client) == 5)  # the others wait for room in the arena
             for task in unwanted:
                 task.cancel()
             assert_answered(5, await ask(client, 5))
@@ -385,7 +331,7 @@ def test_an_engine_that_is_silent_over_its_inputs_is_not_ready(engines: KnownEng
 def test_an_engine_that_loads_a_model_for_long_is_ready(engines: KnownEngines) -> None:
     async def scenario() -> None:
         async with connected(engines, silent_s=0.0) as client:
-            second = asyncio.ensure_future(client.describe("second", deadline=in_20_s()))
+            second = asyncio.ensure_future(client.describe("second", deadline=in_time()))
             while not second.done():
                 assert client.ready
                 await asyncio.sleep(0.01)
@@ -414,10 +360,10 @@ def test_without_anybody_who_starts_engines_the_log_says_what_to_do(
 def test_a_model_that_made_room_for_another_comes_back_when_needed(engines: KnownEngines) -> None:
     async def scenario() -> None:
         async with connected(engines) as client:
-            deadline = time.monotonic() + 20
+            deadline = in_time()
             specs = [await client.describe(name, deadline=deadline) for name in ("known", "second", "third")]
             for spec in (*specs, *specs):  # two fit
-                result = await client.run(spec, "image", picture(8), ("mean",), deadline=deadline)
+                result = await client.run(spec, "image", picture(8), shapes("mean"), deadline=deadline)
                 assert_answered(8, result)
 
     asyncio.run(scenario())
@@ -428,7 +374,7 @@ def test_more_models_in_demand_than_fit_take_turns(engines: KnownEngines) -> Non
         async with connected(engines) as client:
             specs = [replace(SPEC, name=name) for name in ("known", "second", "third")]
             jobs = [
-                client.run(spec, "image", picture(value), ("mean",), deadline=in_20_s())
+                client.run(spec, "image", picture(value), shapes("mean"), deadline=in_time())
                 for value in range(20)
                 for spec in specs
             ]

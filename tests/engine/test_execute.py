@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pytest
 
 from iei.engine.execute import Failure, Task, execute
-from iei.runtimes.api import DeviceLost, Input
+from iei.models.spec import Modality
+from iei.runtimes.api import DeviceLost, Input, Outputs
 from tests.engine.runtimes_for_tests import KnownRuntime, picture
 
 CULPRIT = 66
@@ -18,12 +19,12 @@ def fails_on_the_culprit(batch: Sequence[Input]) -> None:
 
 
 def tasks(*values: int, outputs: tuple[str, ...] = ("mean",)) -> list[Task]:
-    return [Task(picture(value), outputs) for value in values]
+    return [Task("image", picture(value), outputs) for value in values]
 
 
 def test_each_task_gets_the_outputs_that_it_wanted_from_one_forward() -> None:
     runtime = KnownRuntime()
-    mean, both = execute(runtime, "image", [*tasks(1), *tasks(2, outputs=("tokens", "mean"))])
+    mean, both = execute(runtime, [*tasks(1), *tasks(2, outputs=("tokens", "mean"))])
     assert runtime.batches == [2]
     assert isinstance(mean, dict)
     assert list(mean) == ["mean"]
@@ -36,7 +37,7 @@ def test_each_task_gets_the_outputs_that_it_wanted_from_one_forward() -> None:
 def test_a_failing_batch_is_split_until_the_culprit_is_alone(place: int) -> None:
     values = [1, 2, 3, 4]
     values.insert(place, CULPRIT)
-    outcomes = execute(KnownRuntime(fails_on_the_culprit), "image", tasks(*values))
+    outcomes = execute(KnownRuntime(fails_on_the_culprit), tasks(*values))
     for value, outcome in zip(values, outcomes, strict=True):
         if value == CULPRIT:
             assert isinstance(outcome, Failure)
@@ -47,12 +48,11 @@ def test_a_failing_batch_is_split_until_the_culprit_is_alone(place: int) -> None
 
 
 def test_values_that_are_not_finite_are_a_failure_of_that_input_alone() -> None:
-    def run_with_nan(modality: str, batch: Sequence[Input], outputs: object) -> list[dict[str, object]]:
-        return [{"mean": np.array([1, np.nan if value[0, 0, 0] == CULPRIT else 1], np.float32)} for value in batch]
+    class NotFinite(KnownRuntime):
+        def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+            return [{"mean": np.array([1, np.nan if value[0, 0, 0] == CULPRIT else 1], np.float32)} for value in batch]
 
-    runtime = KnownRuntime()
-    runtime.run = run_with_nan  # type: ignore[method-assign,assignment]
-    good, bad = execute(runtime, "image", tasks(1, CULPRIT))
+    good, bad = execute(NotFinite(), tasks(1, CULPRIT))
     assert isinstance(good, dict)
     assert isinstance(bad, Failure)
     assert "not finite" in bad.message
@@ -63,4 +63,4 @@ def test_a_lost_device_is_not_blamed_on_an_input() -> None:
         raise DeviceLost("the context is gone")
 
     with pytest.raises(DeviceLost):
-        execute(KnownRuntime(lose), "image", tasks(1, 2))
+        execute(KnownRuntime(lose), tasks(1, 2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,19 +13,21 @@ from iei.engine.client import EngineClient
 from iei.engine.config import EngineConfig
 from iei.engine.launch import launch
 from iei.errors import StartupError
-from iei.models.spec import LoadRequest
+from tests.engine.waiting import until
+from tests.load_requests import load_request
+
+pytestmark = pytest.mark.server
 
 
 def demo(cache: str, *others: str) -> EngineConfig:
+    """The configuration of an engine for the demo model and `others`, which are not there."""
     return EngineConfig(
-        (LoadRequest("demo", "demo", cache_dir=cache, threads=1), *(LoadRequest(id, id) for id in others))
+        (load_request("demo", "demo", cache_dir=cache, threads=1), *(load_request(id, id) for id in others)),
+        max_loaded=1,
+        at_start=1,
+        timeout_s=60.0,
+        log_level="info",
     )
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
-            await asyncio.sleep(0.01)
 
 
 def test_more_models_than_arguments_can_name(demo_cache: str) -> None:

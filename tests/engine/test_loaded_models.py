@@ -15,10 +15,11 @@ import pytest
 
 from iei.engine.loaded_models import MOST_DEATHS, LoadedModels
 from iei.errors import StartupError
-from iei.models.spec import LoadRequest
+from iei.models.catalog import LoadRequest
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
+from tests.load_requests import load_request
 
-REQUESTS = [LoadRequest(name, name) for name in "abcd"]
+REQUESTS = [load_request(name, name) for name in "abcd"]
 A, B, C, D = range(4)
 
 
@@ -36,20 +37,20 @@ class ToldLoader:
         self.most_alive = 0
 
     def fetch(self, request: LoadRequest) -> None:
-        self.may_fetch[request.name].wait()
+        self.may_fetch[request.entry.name].wait()
         self.fetched.append(request)
 
     def load(self, request: LoadRequest) -> KnownRuntime:
         self.loads.append(request)
-        self.load_began[request.name].set()
-        self.may_load[request.name].wait()
-        if request.name in self.broken:
+        self.load_began[request.entry.name].set()
+        self.may_load[request.entry.name].wait()
+        if request.entry.name in self.broken:
             raise StartupError("/srv/secret is broken.")
-        runtime = KnownRuntime()
-        runtime.spec = replace(SPEC, name=request.name)
-        self.alive.add(runtime)
+        model = KnownRuntime()
+        model.spec = replace(SPEC, name=request.entry.name)
+        self.alive.add(model)
         self.most_alive = max(self.most_alive, len(self.alive))
-        return runtime
+        return model
 
 
 def set_event() -> threading.Event:
@@ -144,10 +145,10 @@ def test_weights_are_loaded_one_after_the_other_and_asked_for_once(loader: ToldL
         them.request(B)
         them.request(C)
     wait(them)
-    assert [request.name for request in loader.loads] == ["a", "b"]
+    assert [request.entry.name for request in loader.loads] == ["a", "b"]
     loader.may_load["b"].set()
     wait_for(them, C)
-    assert [request.name for request in loader.loads] == ["a", "b", "c"]
+    assert [request.entry.name for request in loader.loads] == ["a", "b", "c"]
 
 
 def test_a_download_that_hangs_holds_up_no_other_model(loader: ToldLoader) -> None:

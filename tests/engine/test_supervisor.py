@@ -24,6 +24,7 @@ def test_causes_in_words() -> None:
     assert "out of memory" in cause(-signal.SIGKILL)
 
 
+@pytest.mark.server
 def test_an_engine_that_can_not_be_started_for_now_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,6 +18,8 @@ from PIL import Image
 
 from tests.servers import Server
 
+pytestmark = pytest.mark.server
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = ("request_example_batch.py", "request_example_concurrent.py")
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from tests.pictures import jpeg, png
 from tests.servers import Server
+
+pytestmark = pytest.mark.server
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "search_images.py"
 

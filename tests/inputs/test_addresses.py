@@ -76,7 +76,7 @@ def test_public_and_domains_go_together() -> None:
     assert inside is not None
     assert inside.ports is None
     assert outside is not None
-    assert outside.ports == {80, 443}
+    assert outside.ports == frozenset({80, 443})
 
 
 def test_off_is_off() -> None:

@@ -1,4 +1,4 @@
-"""`decode_image`: every form that people send, the limits, and what hostile files do."""
+"""`decoded`: every form that people send, the limits, and what hostile files do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from transformers.image_transforms import convert_to_rgb
 
 from iei.errors import EmptyInput, InvalidInput
 from iei.inputs.budget import PixelBudget
-from iei.inputs.decode import FORMATS, DecodeLimits, decode_image, decoded
+from iei.inputs.decode import FORMATS, DecodeLimits, decoded
+from tests.inputs.decoding import decode_image
 from tests.pictures import encode, encoded, jpeg, photo, png
 
 # Pillow's warnings about odd files are ignored in a process that serves, and errors in a process that tests.
@@ -352,6 +353,7 @@ def test_fast_decoding_is_close_to_the_exact_picture() -> None:
 # The process
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(("mode", "most"), [("RGB", 5), ("RGBA", 10), ("P", 7), ("I;16", 8), ("F", 10)])
 def test_a_picture_takes_little_memory_on_its_way(mode: str, most: int) -> None:
     """Bytes a pixel, of 16 megapixels, as the system counts them for a process of its own."""
@@ -360,7 +362,8 @@ def test_a_picture_takes_little_memory_on_its_way(mode: str, most: int) -> None:
         "from iei.inputs import decode; from iei.inputs.budget import PixelBudget\n"
         "data, limits = sys.stdin.buffer.read(), decode.DecodeLimits(10**8, PixelBudget(10**8))\n"
         "taken = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
-        "before = taken(); width, height = decode.decode_image(data, limits).size\n"
+        "before = taken()\n"
+        "with decode.decoded(data, limits) as image: width, height = image.size\n"
         "print((taken() - before) * 1024 / (width * height))"
     )
     options = {"transparency": 0} if mode == "P" else {}
@@ -369,11 +372,12 @@ def test_a_picture_takes_little_memory_on_its_way(mode: str, most: int) -> None:
     assert float(done.stdout) < most, done.stderr
 
 
+@pytest.mark.server
 def test_a_worker_that_decodes_loads_no_torch_and_no_other_parser() -> None:
     program = (
         "import sys; from iei.inputs import decode, geometry, sources; from iei.inputs.budget import PixelBudget\n"
         "limits = decode.DecodeLimits(10**6, PixelBudget(10**6))\n"
-        "size = decode.decode_image(sys.stdin.buffer.read(), limits).size\n"
+        "with decode.decoded(sys.stdin.buffer.read(), limits) as image: size = image.size\n"
         "print(size, [name for name in sys.modules if name in ('torch', 'transformers', 'PIL.EpsImagePlugin')])"
     )
     done = subprocess.run([sys.executable, "-c", program], input=encoded()["avif"], capture_output=True, timeout=60)

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ from iei.inputs.fetch import Fetcher
 
 LIMIT = 100_000
 PUBLIC = "93.184.215.14"
+AUTHORITIES = httpcore2.default_ssl_context()
+"""What a fetcher has by default. Reading the authorities' certificates takes longer than most tests here."""
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -54,7 +56,7 @@ class Internet:
     """One server behind every name and every port, and a diary."""
 
     answers: dict[str, Answer]
-    names: dict[str, Sequence[str]] = field(default_factory=dict)
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     port: int = 0
     heads: list[str] = field(default_factory=list)
     resolved: list[str] = field(default_factory=list)
@@ -72,9 +74,8 @@ class Internet:
         return await httpcore2.AnyIOBackend().connect_tcp("127.0.0.1", self.port, timeout=timeout_s)
 
     def fetcher(self, policy: str = "public", timeout_s: float = 5.0, **options: Any) -> Fetcher:
-        return Fetcher(
-            UrlPolicy.parse(policy), LIMIT, timeout_s, **{"resolve": self.resolve, "dial": self.dial, **options}
-        )
+        given = {"resolve": self.resolve, "dial": self.dial, "ssl_context": AUTHORITIES, **options}
+        return Fetcher(UrlPolicy.parse(policy), LIMIT, timeout_s, **given)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -96,7 +97,7 @@ class Internet:
 
 @asynccontextmanager
 async def internet(
-    answers: dict[str, Answer], names: dict[str, Sequence[str]] | None = None, tls: ssl.SSLContext | None = None
+    answers: dict[str, Answer], names: Mapping[str, Sequence[str]] | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Internet]:
     world = Internet(answers, {"example.com": [PUBLIC]} if names is None else names)
     server = await asyncio.start_server(world.serve, "127.0.0.1", 0, ssl=tls)

@@ -17,9 +17,10 @@ from transformers.image_transforms import center_crop, get_resize_output_image_s
 from iei.errors import InvalidInput
 from iei.inputs import geometry as module
 from iei.inputs.budget import PixelBudget
-from iei.inputs.decode import DecodeLimits, decode_image
+from iei.inputs.decode import DecodeLimits
 from iei.inputs.geometry import to_multiple, to_pixels
 from iei.models.spec import Geometry
+from tests.inputs.decoding import decode_image
 from tests.pictures import encode, encoded, photo, photos
 
 LIMITS = DecodeLimits(64_000_000, PixelBudget(64_000_000))

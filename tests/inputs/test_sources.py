@@ -73,8 +73,8 @@ def test_the_message_says_what_keeps_it_from_being_base64(text: str, reason: str
     [
         ("data:image/png;base64", "without a comma"),
         ("data:image/png,AAAA", "not in base64"),
-        ("data:text/html;base64,AAAA", "of text/html, and only image/"),
-        ("data:;base64,AAAA", "of no media type, and only image/"),
+        ("data:text/html;base64,AAAA", "of text/html, but only image/"),
+        ("data:;base64,AAAA", "of no media type, but only image/"),
         ("data:image/png;base64,AAA", "not a multiple of 4"),
     ],
 )

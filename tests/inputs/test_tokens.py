@@ -16,8 +16,9 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from iei.errors import EmptyInput, InvalidField, InvalidInput
-from iei.inputs.tokens import Token, decode, encode, tokenize
+from iei.inputs.tokens import decode, encode, tokenize
 from iei.models.spec import TextTower
+from iei.requests import Token
 from tests.checkpoints.fake_tokenizers import KINDS, write_tokenizer
 
 TEXTS = (
@@ -240,6 +241,7 @@ print(os.waitstatus_to_exitcode(os.wait()[1]), {"torch", "transformers"} & set(s
 """
 
 
+@pytest.mark.server
 def test_a_forked_worker_tokenizes_without_a_word_and_without_torch(folders: dict[str, Path]) -> None:
     """The tokenizers library warns, and can hang, where its own threads are met again after a fork."""
     file = folders["wordpiece"] / "tokenizer.json"

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iei.errors import BodyTooLarge, IEIError, MalformedBody, UnsupportedMediaType
 from iei.middleware.body import PIECE_BYTES, BodyLimits, CancelWhenGone, Unpack
+from iei.settings import BodySettings
 
 GONE: Message = {"type": "http.disconnect"}
 PHOTO = os.urandom(3 * PIECE_BYTES // 2)
@@ -49,7 +50,7 @@ def received(wrap: Callable[[ASGIApp], ASGIApp], messages: list[Message], **head
 
 
 def limited(app: ASGIApp) -> ASGIApp:
-    return Unpack(BodyLimits(app, max_bytes=2 * PIECE_BYTES, timeout_s=20))
+    return Unpack(BodyLimits(app, BodySettings(max_body_bytes=2 * PIECE_BYTES, body_timeout_s=20)))
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,16 @@
-"""Where a model computes, in which precision, and with which kernels: settings → what this machine really has."""
+"""Where a model computes, in which precision and with which kernels: settings → what this machine has."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Literal
 
 import torch
 
 from iei.errors import StartupError
-from iei.models.spec import LoadRequest
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
-QUANTIZATIONS = ("none", "bitsandbytes-8bit", "bitsandbytes-4bit")
+from iei.models.catalog import LoadRequest
+from iei.settings import Attention, Dtype, Quantization
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +19,33 @@ class Placement:
 
     device: torch.device
     dtype: torch.dtype
-    attention: str
+    attention: Attention
     """`auto`: the fastest that the model's class has."""
-    quantization: str
+    quantization: Quantization
 
 
 def place(request: LoadRequest) -> Placement:
-    """Raises StartupError for what this machine has not, saying what it has."""
+    """Returns the request's placement, and makes its GPU torch's current device.
+
+    Raises:
+        StartupError: this machine lacks the device, or what the options need; with what it has.
+    """
     device = pick_device(request.device)
     if device.type == "cuda":
         # What torch says of "the" GPU, and the memory that it pins, are the current device's.
         torch.cuda.set_device(device)
-    dtype = pick_dtype(request.dtype, device)
-    _check_attention(request.attention, device, dtype)
-    _check_quantization(request.quantization, device)
-    return Placement(device, dtype, request.attention, request.quantization)
+    dtype = pick_dtype(request.options.dtype, device)
+    _check_attention(request.options.attention, device, dtype)
+    _check_quantization(request.options.quantization, device)
+    return Placement(device, dtype, request.options.attention, request.options.quantization)
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `mps`, `cuda` or `cuda:N` → a device that is here."""
+    """Returns the device for `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
+
+    Raises:
+        StartupError: it is not on this machine; with the devices that are.
+    """
     available = devices()
     wanted = {"auto": available[0], "cuda": "cuda:0"}.get(name, name)
     if wanted not in available:
@@ -49,24 +54,23 @@ def pick_device(name: str) -> torch.device:
 
 
 def devices() -> list[str]:
-    """Devices of this machine, the fastest first."""
+    """Returns the devices of this machine, the fastest first."""
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return [*gpus, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto`: float32, but on CUDA bfloat16 where the GPU computes it, else float16."""
+def pick_dtype(name: Literal["auto", Dtype], device: torch.device) -> torch.dtype:
+    """Returns the dtype. `auto`: float32; on CUDA bfloat16 where the GPU computes it itself, else float16."""
     if name == "auto":
         name = "float32"
         if device.type == "cuda":
             # Emulated bfloat16 would say yes on GPUs that compute it slower than float32.
             name = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    _check_known("IEI_DTYPE", name, DTYPES)
-    return DTYPES[name]
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
-def _check_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:
-    _check_known("IEI_ATTENTION", name, ATTENTIONS)
+def _check_attention(name: Attention, device: torch.device, dtype: torch.dtype) -> None:
     if name != "flash_attention_2":
         return
     if device.type != "cuda" or dtype == torch.float32:
@@ -77,8 +81,7 @@ def _check_attention(name: str, device: torch.device, dtype: torch.dtype) -> Non
     _check_installed("flash_attention_2", "flash_attn")
 
 
-def _check_quantization(name: str, device: torch.device) -> None:
-    _check_known("IEI_QUANTIZATION", name, QUANTIZATIONS)
+def _check_quantization(name: Quantization, device: torch.device) -> None:
     if name == "none":
         return
     if device.type != "cuda":
@@ -86,12 +89,7 @@ def _check_quantization(name: str, device: torch.device) -> None:
     _check_installed(name, "bitsandbytes", "accelerate")
 
 
-def _check_known(setting: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise StartupError(f"{setting}={name} is not known: choose one of {', '.join(known)}.")
-
-
 def _check_installed(what: str, *packages: str) -> None:
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise StartupError(f"{what} needs what is not installed here: run `pip install {' '.join(missing)}`.")
+        raise StartupError(f"{what} needs packages that are not installed: run `pip install {' '.join(missing)}`.")

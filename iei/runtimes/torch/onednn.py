@@ -1,11 +1,11 @@
-"""Linear layers on a CPU by oneDNN, with GELU in the same pass, instead of by torch's default BLAS.
+"""Replaces a model's linear layers by oneDNN's, with GELU in the same pass, on a CPU.
 
 torch hands float32 products to MKL, which runs at under half speed on CPUs that are not Intel's, and computes GELU in
 a pass of its own that costs as much as the product before it. Measured for a ViT-Tiny on two AVX-512 cores of an AMD
 EPYC: 61 pictures a second as loaded, 91 with oneDNN's products, 112 with GELU fused; outputs differ by at most 4e-6.
 
-The operators are the ones that `torch.compile` generates code for. Whatever goes wrong with them, and any difference
-in the outputs beyond rounding, leaves the model as it was.
+The operators are the ones that `torch.compile` generates code for. If they fail, or if outputs differ by more than
+rounding, the model stays as it was.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class PackedLinear(nn.Module):
         self._activation, self._algorithm = ("none", "") if gelu is None else ("gelu", gelu)
 
     def forward(self, values: Tensor) -> Tensor:
+        """float32 [..., inputs] → float32 [..., outputs]."""
         result: Tensor = torch.ops.mkldnn._linear_pointwise(
             values, self._weight, self._bias, self._activation, [], self._algorithm
         )
@@ -50,9 +51,14 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(model: nn.Module, probe: Probe) -> bool:
-    """Replaces the linear layers of a float32 model on a CPU, in place. Returns whether it did.
+    """Replaces the linear layers of a float32 model on a CPU, in place.
 
-    `probe` computes something with the model that reaches all of its layers; its outputs must stay what they were.
+    Args:
+        model: the model.
+        probe: computes something with the model that reaches all of its layers; its outputs must not change.
+
+    Returns:
+        Whether layers were replaced.
     """
     if not (torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return False
@@ -71,19 +77,21 @@ def pack_linears(model: nn.Module, probe: Probe) -> bool:
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
         for parent, name, module in (*slots, *gelus):
             setattr(parent, name, module)
-        log.warning("linear layers stay with torch's BLAS, oneDNN's can't replace them: %s", str(error).splitlines()[0])
+        log.warning(
+            "linear layers stay with torch's BLAS, because oneDNN's can't replace them: %s", str(error).splitlines()[0]
+        )
         return False
     return bool(slots)
 
 
 def _watch(model: nn.Module, probe: Probe) -> tuple[Sequence[Tensor], dict[nn.Module, nn.Module]]:
-    """The probe's outputs, and which GELU takes exactly what which linear layer gave: linear → GELU."""
+    """Returns the probe's outputs, and linear layer → the GELU that takes its result, where both serve nothing else."""
     given: dict[int, tuple[nn.Module, Tensor]] = {}
     takers: dict[nn.Module, set[nn.Module]] = {}
     sources: dict[nn.Module, set[nn.Module | None]] = {}
 
     def after_linear(module: nn.Module, _: Any, result: Tensor) -> None:
-        given[id(result)] = (module, result)  # keeps it alive, so that its id stays its own
+        given[id(result)] = (module, result)  # the reference keeps the id from being reused
 
     def before_gelu(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         linear, _ = given.get(id(inputs[0]), (None, None))
@@ -103,7 +111,7 @@ def _watch(model: nn.Module, probe: Probe) -> tuple[Sequence[Tensor], dict[nn.Mo
 
 
 def _algorithm(module: nn.Module | None) -> str | None:
-    """oneDNN's name for this GELU; None for everything else."""
+    """Returns oneDNN's name for this GELU; None for any other module."""
     if isinstance(module, nn.GELU):
         return module.approximate
     if isinstance(module, GELUActivation):

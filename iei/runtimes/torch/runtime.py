@@ -1,10 +1,9 @@
-"""PyTorch: the runtime that computes every checkpoint, on a CPU, a GPU or Apple's mps."""
+"""The PyTorch runtime: computes every supported checkpoint, on a CPU, a GPU or Apple's mps."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,41 +11,62 @@ from torch import Tensor
 
 from iei.errors import StartupError
 from iei.machine import cores
-from iei.models.spec import POOLED, LoadRequest, Modality, ModelSpec
+from iei.models.spec import POOLED, Modality
 from iei.runtimes.api import MAX_TOKENS, DeviceLost, Input, Outputs
+from iei.runtimes.torch.device import Placement
 from iei.runtimes.torch.lanes import Lanes
-from iei.runtimes.torch.load import LoadedModel, find_folder, load_model
+from iei.runtimes.torch.onednn import pack_linears
+from iei.runtimes.torch.staging import Staging, to_arrays
+from iei.runtimes.torch.text_model import TextModel
+from iei.runtimes.torch.vision_model import VisionModel
 
 MAX_BATCH_PER_CORE, MAX_BATCH_GPU = 4, 64
 
 
-def fetch(request: LoadRequest) -> None:
-    """Brings the files of the model of `request` onto this machine. Raises StartupError, as `load` does."""
-    find_folder(request)
+class Towers(NamedTuple):
+    """A checkpoint's transformers model and the sides that compute with it; at least one."""
 
-
-def load(request: LoadRequest) -> TorchRuntime:
-    """The model of `request`, warm. Raises StartupError, one sentence that says what to do."""
-    runtime = TorchRuntime(load_model(request), request.max_batch, request.threads)
-    runtime.warm_up()
-    return runtime
+    module: Any
+    """The transformers model."""
+    image: VisionModel | None = None
+    text: TextModel | None = None
 
 
 class TorchRuntime:
-    """Implements `Runtime`. Not thread-safe: batches are staged in reused buffers."""
+    """Implements `iei.runtimes.api.Runtime`. Not thread-safe: batches are copied into reused buffers."""
 
-    def __init__(self, model: LoadedModel, max_batch: int = 0, threads: int = 0) -> None:
-        """`max_batch` 0: the device's default. `threads` 0: as many as there are cores."""
+    def __init__(self, towers: Towers, placement: Placement, *, max_batch: int = 0, threads: int = 0) -> None:
+        """Takes loaded towers.
+
+        Args:
+            towers: on the placement's device.
+            placement: where and how they compute.
+            max_batch: most inputs in one forward; 0 for the device's default.
+            threads: CPU threads of one forward; 0 for as many as there are cores.
+        """
         threads = threads or cores()
-        self._device = model.device
-        self._lanes = Lanes(threads) if model.device.type == "cpu" else None
+        self._module, self._image_model, self._text_model = towers
+        self._placement = placement
+        self._lanes = Lanes(threads) if placement.device.type == "cpu" else None
+        self._staging = Staging(placement.device)
+        self._packed = False
+        self.device = str(placement.device)
+        self.dtype = str(placement.dtype).removeprefix("torch.")
         self.max_batch = max_batch or (MAX_BATCH_PER_CORE * threads if self._lanes else MAX_BATCH_GPU)
-        self.spec: ModelSpec = replace(model.spec, max_batch=self.max_batch)
-        self._image = model.image
-        self._text = model.text
-        self._staging = Staging(model.device)
+        # Counted now: `warm_up` may put the linear layers' weights where torch does not list them.
+        self.parameters = sum(weight.numel() for weight in self._module.parameters())
+        self.image = self._image_model.side if self._image_model else None
+        self.text = self._text_model.side if self._text_model else None
+
+    @property
+    def software(self) -> str:
+        """Version of torch, the implementation of attention, and whether oneDNN computes the linear layers."""
+        kernels = [self._module.config._attn_implementation, *(["oneDNN"] if self._packed else [])]
+        return f"torch {torch.__version__.partition('+')[0]} ({', '.join(kernels)})"
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        """As `iei.runtimes.api.Runtime.run`. Raises RuntimeError or ValueError for batches that can't be computed."""
+
         def forward(part: Sequence[Input]) -> list[Outputs]:
             with torch.inference_mode():
                 return self._texts(part, outputs) if modality == "text" else self._pictures(part, outputs)
@@ -55,74 +75,61 @@ class TorchRuntime:
             return self._lanes.run(forward, batch) if self._lanes else forward(batch)
         except RuntimeError as error:
             if self._lost():
-                raise DeviceLost(f"{self.spec.device} is lost: {error}") from error
+                raise DeviceLost(f"{self.device} is lost: {error}") from error
             raise
 
     def _pictures(self, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
-        assert self._image is not None
-        return _fetched(self._image(self._staging.put(batch), outputs))
+        assert self._image_model is not None
+        return to_arrays(self._image_model(self._staging.put(batch), outputs))
 
     def _texts(self, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
-        assert self._text is not None
-        padded = _fetched(self._text(*self._text.batch(batch), outputs))
+        assert self._text_model is not None
+        padded = to_arrays(self._text_model(*self._text_model.batch(batch), outputs))
         return [
             {name: vectors if name in POOLED else vectors[: len(text)] for name, vectors in row.items()}
             for row, text in zip(padded, batch, strict=True)
         ]
 
     def warm_up(self) -> None:
-        """The largest batch, once, where kernels are picked and memory is taken on first use: on a GPU."""
-        if self._device.type == "cpu":
+        """On a CPU, packs the linear layers. Elsewhere, computes the largest batch once, as the first is slow.
+
+        Raises:
+            StartupError: the largest batch does not fit into the device's memory.
+        """
+        if self._placement.device.type == "cpu":
+            self._packed = self._placement.dtype == torch.float32 and pack_linears(self._module, self._probe)
             return
         try:
-            if self.spec.image:
-                picture = np.zeros((*self.spec.image.geometry.size, 3), np.uint8)
+            if self._image_model:
+                picture = np.zeros((*self._image_model.geometry.size, 3), np.uint8)
                 self.run("image", [picture] * self.max_batch, ("mean",))
-            if self.spec.text:
-                tokens = min(self.spec.text.max_tokens, MAX_TOKENS // self.max_batch)
+            if self.text:
+                tokens = min(self.text.max_tokens, MAX_TOKENS // self.max_batch)
                 self.run("text", [np.zeros(max(1, tokens), np.int32)] * self.max_batch, ("mean",))
         except torch.OutOfMemoryError as error:
             raise StartupError(
-                f"A batch of {self.max_batch} does not fit into the memory of {self.spec.device}: lower IEI_MAX_BATCH."
+                f"A batch of {self.max_batch} does not fit into the memory of {self.device}: lower IEI_MAX_BATCH."
             ) from error
 
+    def _probe(self) -> list[Tensor]:
+        """Computes all outputs for one noisy picture and one short text."""
+        results: list[Tensor] = []
+        if self._image_model:
+            noise = torch.Generator().manual_seed(0)
+            size = self._image_model.geometry.size
+            pixels = torch.randint(0, 256, (1, *size, 3), generator=noise).to(torch.float32)
+            results += self._image_model(pixels, self._image_model.side.outputs).values()
+        if self._text_model:
+            text = self._text_model.batch([np.arange(8, dtype=np.int32)])
+            results += self._text_model(*text, self._text_model.side.outputs).values()
+        return results
+
     def _lost(self) -> bool:
-        """A CUDA context that has failed answers every later call with the same error."""
-        if self._device.type != "cuda":
+        """Returns whether a CUDA context has failed: it then answers every later call with the same error."""
+        if self._placement.device.type != "cuda":
             return False
         try:
-            torch.cuda.synchronize(self._device)
+            torch.cuda.synchronize(self._placement.device)
         except RuntimeError:
             return True
         return False
-
-
-class Staging(threading.local):
-    """Inputs side by side in a reused buffer, one for each thread; pinned for a GPU: its copy engine reads it alone."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._buffer = torch.empty(0, dtype=torch.uint8)
-
-    def put(self, batch: Sequence[Input]) -> Tensor:
-        """[B, *shape] of the inputs' own type, on the device. On a CPU, valid until the next call."""
-        first = batch[0]
-        size = len(batch) * first.nbytes
-        if size > self._buffer.numel():
-            self._buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-        dtype = torch.from_numpy(np.empty(0, first.dtype)).dtype
-        staged = self._buffer[:size].view(dtype).view(len(batch), *first.shape)
-        np.stack(batch, out=staged.numpy())
-        return staged.to(self._device, non_blocking=True)
-
-
-def _fetched(results: dict[str, Tensor]) -> list[Outputs]:
-    """Results [B, …] on the device → arrays of each input, in one copy."""
-    rows = [value.flatten(1) for value in results.values()]
-    host = (rows[0] if len(rows) == 1 else torch.cat(rows, 1)).cpu().numpy()
-    ends = np.cumsum([row.shape[1] for row in rows]).tolist()
-    places = [
-        (name, slice(end - row.shape[1], end), tuple(value.shape[1:]))
-        for (name, value), row, end in zip(results.items(), rows, ends, strict=True)
-    ]
-    return [{name: values[place].reshape(shape) for name, place, shape in places} for values in host]

@@ -1,4 +1,4 @@
-"""What sentence-transformers puts behind a text model, where one pooling is not all: several, and Dense layers."""
+"""What sentence-transformers adds to a text model beyond one pooling: several poolings, and Dense layers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "Sigmoid": nn.Sigmoid,
     "Tanh": nn.Tanh,
 }
-"""Class of torch.nn → how it is made. Others are refused: a name in a file never decides which code is run."""
+"""Name of a class of torch.nn → the class. All others are refused, so that files can't choose which code is run."""
 
 
 class TextHead(nn.Module):
-    """A checkpoint's own way from tokens to a vector: poolings side by side, then Dense layers, in float32."""
+    """Tokens → the vector that a checkpoint was trained for: concatenated poolings, then Dense layers, in float32."""
 
     def __init__(self, pipeline: Pipeline, dense: nn.Sequential) -> None:
         super().__init__()
@@ -42,7 +42,16 @@ class TextHead(nn.Module):
 
 
 def load_head(pipeline: Pipeline, hidden_size: int, device: torch.device, *, allow_pickle: bool) -> TextHead | None:
-    """The head that `pipeline` describes; None where that is one of the poolings which every text model has.
+    """Loads the head that `pipeline` describes.
+
+    Args:
+        pipeline: what the checkpoint's files say.
+        hidden_size: length of the model's tokens.
+        device: where the head computes.
+        allow_pickle: whether Dense weights may be in a pickle.
+
+    Returns:
+        The head in evaluation mode; None if the pipeline is one of the poolings that every text model offers.
 
     Raises:
         StartupError: a Dense layer that can't be read or does not fit.
@@ -78,6 +87,6 @@ def _read(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that nobody has checked makes the libraries raise
+    except Exception as error:  # a broken file can make the libraries raise anything
         raise StartupError(f"{file} can't be read ({type(error).__name__}): download or copy it again.") from error
     return weights

@@ -1,4 +1,4 @@
-"""Tokens of texts → vectors: over what is text and not padding, in float32."""
+"""Tokens of texts → vectors, in float32 and without the padding."""
 
 from __future__ import annotations
 
@@ -43,4 +43,4 @@ TEXT_POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean_sqrt": _mean_sqrt,
     "weighted_mean": _weighted_mean,
 }
-"""Pooling → its function of float32 tokens [B, L, D] and their mask [B, L], 1.0 for text and then 0.0 for padding."""
+"""Pooling → its function of float32 tokens [B, L, D] and their mask [B, L]: 1.0 for text, then 0.0 for padding."""

@@ -1,4 +1,4 @@
-"""Checkpoints with a text side and an image side: loaded once, computed by either, into one space."""
+"""Checkpoints with a text side and an image side: one transformers model, computed by either side."""
 
 from __future__ import annotations
 
@@ -8,27 +8,36 @@ from typing import Any
 
 from torch import nn
 
-from iei.checkpoints.sentence_transformers import Pipeline
+from iei.checkpoints.checkpoint import TextFiles
 from iei.checkpoints.text_architectures import TWO_TOWERS
-from iei.checkpoints.tokenizer import read_tokenizer
 from iei.checkpoints.vision_architectures import VISION_ARCHITECTURES, WEIGHTLESS
 from iei.models.spec import Geometry
 from iei.runtimes.torch.device import Placement
-from iei.runtimes.torch.text import TextModel
-from iei.runtimes.torch.vision import VisionModel
+from iei.runtimes.torch.text_model import TextModel
+from iei.runtimes.torch.vision_model import VisionModel
 from iei.runtimes.torch.weights import Weights, load_weights
 
 
 def load_two_towers(
-    folder: Path, model_type: str, geometry: Geometry, placement: Placement, *, allow_pickle: bool
+    folder: Path, model_type: str, geometry: Geometry, files: TextFiles, placement: Placement, *, allow_pickle: bool
 ) -> tuple[Any, VisionModel, TextModel]:
-    """The transformers model, and its two sides. Their `pooler` outputs lie in the space that they share.
+    """Loads both sides. Their `pooler` outputs lie in the space that they share.
+
+    Args:
+        folder: the checkpoint's.
+        model_type: a row of `TWO_TOWERS`.
+        geometry: how pictures are prepared.
+        files: how texts are prepared.
+        placement: where and how to compute.
+        allow_pickle: whether the weights may be in a pickle.
+
+    Returns:
+        The transformers model, and its two sides.
 
     Raises:
-        StartupError: anything of either side is missing.
+        StartupError: a weight of either side is missing, or can't be read.
     """
     architecture = TWO_TOWERS[model_type]
-    tokenizer = read_tokenizer(folder)
     module = load_weights(folder, architecture, placement, allow_pickle=allow_pickle).module
     image = VisionModel(
         Weights(_ImageSide(module), pooler=True),
@@ -36,18 +45,12 @@ def load_two_towers(
         geometry,
         placement,
     )
-    text = TextModel(
-        Weights(_TextSide(module), pooler=True),
-        architecture,
-        tokenizer,
-        Pipeline(pooling=("pooler",), normalize=False, lowercase=architecture.lowercase),
-        placement,
-    )
+    text = TextModel(Weights(_TextSide(module), pooler=True), architecture, files, placement)
     return module, image, text
 
 
 class _ImageSide(nn.Module):
-    """Looks like a vision model of its own."""
+    """Has the interface of a transformers vision model."""
 
     def __init__(self, both: Any) -> None:
         super().__init__()
@@ -59,7 +62,7 @@ class _ImageSide(nn.Module):
 
 
 class _TextSide(nn.Module):
-    """Looks like a text model of its own."""
+    """Has the interface of a transformers text model."""
 
     def __init__(self, both: Any) -> None:
         super().__init__()

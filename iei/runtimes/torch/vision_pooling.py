@@ -1,4 +1,4 @@
-"""Tokens → vectors: the poolings that a client may ask for, computed in float32."""
+"""Tokens of pictures → vectors: the poolings that a client may ask for, computed in float32."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from torch import Tensor, float32
 
 @dataclass(frozen=True, slots=True)
 class TokenLayout:
-    """Where a last hidden state [B, N, D] keeps what."""
+    """Where the class token and the patches are in a last hidden state [B, N, D]."""
 
     class_token: int | None
+    """Its index; None if there is none."""
     first_patch: int
+    """Index of the first patch; all that follow are patches."""
 
 
 VISION_POOLINGS: Mapping[str, Callable[[Tensor, TokenLayout], Tensor]] = {
@@ -28,10 +30,10 @@ VISION_POOLINGS: Mapping[str, Callable[[Tensor, TokenLayout], Tensor]] = {
 
 
 def poolings_of(layout: TokenLayout) -> list[str]:
-    """What can be made from a last hidden state of this layout."""
+    """Returns the outputs that a last hidden state of this layout has."""
     return [name for name in VISION_POOLINGS if name != "cls" or layout.class_token is not None]
 
 
 def as_tokens(feature_map: Tensor) -> Tensor:
-    """[B, D, H, W] → [B, H·W, D], positions row by row."""
+    """Feature map [B, D, H, W] → tokens [B, H·W, D], row by row."""
     return feature_map.flatten(2).transpose(1, 2)

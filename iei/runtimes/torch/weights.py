@@ -1,7 +1,7 @@
-"""Folder → transformers module, with every weight accounted for.
+"""Folder → transformers module, with all of its weights checked.
 
-transformers fills a weight that a checkpoint lacks at random and goes on with a warning: the same picture would get
-another vector after each start. Here, what lacks weights is not offered, or does not start.
+transformers fills weights that a checkpoint lacks with random numbers and a warning: the same picture would get another
+vector after each start. Here, a pooling that lacks weights is not offered, and a model that lacks others is refused.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from iei.errors import StartupError
 from iei.runtimes.torch.device import Placement
 
 UNUSED = ("mask_token", "num_batches_tracked")
-"""Ends of the names of weights that only training uses: a checkpoint may lack them."""
+"""Ends of the names of weights that only training uses, so that a checkpoint may lack them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A checkpoint's model, all there."""
+    """A checkpoint's model with all of its weights."""
 
     module: Any
     """The transformers model, on its device, in evaluation mode."""
@@ -42,7 +42,17 @@ class Weights:
 def load_weights(
     folder: Path, architecture: VisionArchitecture | TextArchitecture, placement: Placement, *, allow_pickle: bool
 ) -> Weights:
-    """Raises StartupError that names what is missing, of the wrong shape or unreadable."""
+    """Loads a checkpoint's model.
+
+    Args:
+        folder: the checkpoint's.
+        architecture: the row of its family.
+        placement: where and how to compute.
+        allow_pickle: whether the weights may be in a pickle.
+
+    Raises:
+        StartupError: weights are missing, have other shapes than the config says, or can't be read.
+    """
     stored = _Stored.find(folder, allow_pickle)
     pooler = architecture.pooler
     options: dict[str, Any] = {}
@@ -96,7 +106,7 @@ def _load(
         raise StartupError(
             f"{folder} does not fit into the memory of {placement.device}: use a smaller one or IEI_DTYPE=bfloat16."
         ) from error
-    except Exception as error:  # whatever a config or a file that nobody has checked makes transformers raise
+    except Exception as error:  # a broken config or file can make transformers raise anything
         raise StartupError(
             f"{folder} can't be loaded as {architecture.model} ({_reason(error)}): "
             "check that its config.json and its weights are whole and belong together."
@@ -109,7 +119,7 @@ def _config(folder: Path, architecture: VisionArchitecture | TextArchitecture) -
         return config
     tower = getattr(config, architecture.tower)
     if hasattr(tower, "projection_dim"):
-        # The tower's own entry is a default that nobody used: the model was made with the outer one.
+        # The tower's own value is an unused default: the model was made with the outer one.
         tower.projection_dim = config.projection_dim
     return tower
 
@@ -139,7 +149,7 @@ class _Stored:
         return _Stored(folder / file, safetensors=".safetensors" in file)
 
     def names(self) -> set[str]:
-        """Names of all weights."""
+        """Returns the names of all weights."""
         try:
             if self.file.suffix == ".json":
                 return set(json.loads(self.file.read_text(encoding="utf-8"))["weight_map"])
@@ -156,13 +166,13 @@ def _some(names: list[str]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """On one line, and not the essays that transformers writes."""
+    """Returns the error on one line, shortened: transformers writes paragraphs."""
     return textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' table of unused classifier weights, and its bars for a read that takes a second."""
+    """Keeps transformers from printing its table of unused weights and its progress bars."""
     log = transformers.utils.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(logging.CRITICAL)

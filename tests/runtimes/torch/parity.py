@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from iei.models.spec import POOLED, ImageTower, TextTower
+from iei.models.spec import ImageTower, TextTower, output_shapes
 
 Vectors = NDArray[np.float32]
 """[D], or [N, D]."""
@@ -28,9 +28,8 @@ def assert_all_equal(ours: list[Outputs], theirs: list[Outputs]) -> None:
 
 def assert_described(tower: ImageTower | TextTower, outputs: Outputs, shape: tuple[int, ...]) -> None:
     """`outputs` of an input of this shape are what the tower says."""
-    for name, vectors in outputs.items():
-        dim = tower.outputs[name]
-        assert vectors.shape == ((dim,) if name in POOLED else (tower.rows(name, shape), dim)), name
+    shapes = output_shapes(tower, outputs, tower.rows(shape))
+    assert {name: vectors.shape for name, vectors in outputs.items()} == shapes
 
 
 def cosine(left: Vectors, right: Vectors) -> Vectors:

@@ -1,46 +1,25 @@
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
 
+from iei.checkpoints.checkpoint import read_checkpoint
 from iei.errors import StartupError
-from iei.models.spec import LoadRequest, ModelSpec
-from iei.runtimes.torch.load import load_model
+from iei.runtimes.torch.load import load
+from iei.runtimes.torch.runtime import TorchRuntime
+from tests.checkpoints.text_checkpoints import write_text_checkpoint
 from tests.checkpoints.vision_checkpoints import write_checkpoint
+from tests.load_requests import load_request
 
 
-def _load(folder: Path, **options: Any) -> ModelSpec:
-    return load_model(LoadRequest("tiny", str(folder), **options)).spec
-
-
-def _configure(folder: Path, file: str = "config.json", **changes: Any) -> Path:
-    config = json.loads((folder / file).read_text())
-    (folder / file).write_text(json.dumps({**config, **changes}))
-    return folder
-
-
-def test_spec_says_what_was_loaded(tmp_path: Path) -> None:
-    spec = _load(write_checkpoint("dinov2_with_registers", tmp_path), device="cpu", revision="v2")
-    model = transformers.AutoModel.from_pretrained(tmp_path)
-    assert spec.parameters == sum(weight.numel() for weight in model.parameters())
-    assert (spec.name, spec.id, spec.revision) == ("tiny", str(tmp_path), "v2")
-    assert (spec.model_type, spec.device, spec.dtype) == ("dinov2_with_registers", "cpu", "float32")
-    assert spec.runtime == f"torch {torch.__version__.partition('+')[0]} (sdpa, oneDNN)"
-    assert spec.image is not None
-    assert (spec.image.tokens, spec.image.patches, spec.image.stride) == (261, 256, 14)
-    assert spec.text is None
-    assert ModelSpec.from_json(spec.to_json()) == spec
+def _load(folder: Path, **options: Any) -> TorchRuntime:
+    return load(read_checkpoint(folder), load_request("tiny", str(folder), device="cpu", **options))
 
 
 def test_attention_on_request(tmp_path: Path) -> None:
-    assert _load(write_checkpoint("vit", tmp_path), attention="eager").runtime.endswith("(eager, oneDNN)")
+    assert _load(write_checkpoint("vit", tmp_path), attention="eager").software.endswith("(eager)")
 
 
 def test_attention_that_the_model_has_not_is_refused(tmp_path: Path) -> None:
@@ -48,94 +27,25 @@ def test_attention_that_the_model_has_not_is_refused(tmp_path: Path) -> None:
         _load(write_checkpoint("swinv2", tmp_path), attention="sdpa")
 
 
-@pytest.mark.parametrize("output", ["patches", "last", "nothing"])
-def test_what_is_no_pooling_of_images_is_refused(output: str, tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match=rf"can't give the pooling {output} .* one of cls, mean, patch_mean, max\."):
-        _load(write_checkpoint("vit", tmp_path), pooling=output)
+def test_warming_up_on_a_cpu_replaces_the_linear_layers_and_says_so(tmp_path: Path) -> None:
+    runtime = _load(write_checkpoint("vit", tmp_path))
+    before = runtime.parameters
+    runtime.warm_up()
+    assert runtime.software.endswith("(sdpa, oneDNN)")
+    assert runtime.parameters == before
 
 
-def test_size_of_the_preprocessor_counts(tmp_path: Path) -> None:
-    """Trained at 224, served at 256: positions are interpolated, as transformers' documentation shows."""
-    write_checkpoint("vit", tmp_path)
-    spec = _load(_configure(tmp_path, "preprocessor_config.json", size=256))
-    assert spec.image is not None
-    assert spec.image.patches == 16 * 16
+def test_other_precisions_keep_torchs_linear_layers(tmp_path: Path) -> None:
+    runtime = _load(write_checkpoint("vit", tmp_path), dtype="bfloat16")
+    runtime.warm_up()
+    assert runtime.software.endswith("(sdpa)")
+    assert runtime.dtype == "bfloat16"
 
 
-def test_size_that_the_model_cannot_compute_is_refused(tmp_path: Path) -> None:
-    write_checkpoint("pvt", tmp_path)
-    _configure(tmp_path, "preprocessor_config.json", size={"height": 256, "width": 256})
-    with pytest.raises(StartupError, match="can't compute a picture of 256×256 pixels"):
-        _load(tmp_path)
-
-
-def test_processor_in_the_new_file(tmp_path: Path) -> None:
-    """transformers 5 nests it in processor_config.json."""
-    write_checkpoint("vit", tmp_path)
-    old = tmp_path / "preprocessor_config.json"
-    (tmp_path / "processor_config.json").write_text(
-        json.dumps({"processor_class": "ViTProcessor", "image_processor": json.loads(old.read_text())})
-    )
-    expected = _load(tmp_path).image
-    old.unlink()
-    assert _load(tmp_path).image == expected
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "advice"),
-    [
-        ("config.json", None, r"has no config\.json: it is not the folder of a transformers model"),
-        ("config.json", "{", r"config\.json is not JSON"),
-        ("config.json", "[]", "is not a JSON object"),
-        ("config.json", '{"architectures": ["ViTModel"]}', "has no model_type"),
-        ("config.json", '{"model_type": "gpt2"}', r"model_type 'gpt2' is not supported: .*dinov2.*vit.* for images"),
-        (
-            "config.json",
-            '{"model_type": "vit", "hidden_size": "wide"}',
-            r"can't be loaded as ViTModel \(.*expected int, got str",
-        ),
-        ("preprocessor_config.json", None, r"has no preprocessor_config\.json"),
-        ("preprocessor_config.json", "{", "is not JSON"),
-    ],
-)
-def test_a_folder_with_a_fault_is_explained(file: str, content: str | None, advice: str, tmp_path: Path) -> None:
-    write_checkpoint("vit", tmp_path)
-    if content is None:
-        (tmp_path / file).unlink()
-    else:
-        (tmp_path / file).write_text(content)
-    with pytest.raises(StartupError, match=advice) as caught:
-        _load(tmp_path)
-    assert str(caught.value).endswith(".")
-
-
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match=r"There is no folder .*missing: check the path"):
-        _load(tmp_path / "missing")
-
-
-def test_no_code_of_a_checkpoint_is_run(tmp_path: Path) -> None:
-    """A config may name code beside it; its model_type decides alone."""
-    write_checkpoint("vit", tmp_path)
-    touched = tmp_path / "touched"
-    (tmp_path / "evil.py").write_text(f"from pathlib import Path\nPath({str(touched)!r}).touch()\n")
-    classes = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model", "AutoImageProcessor": "evil.Processor"}
-    _configure(tmp_path, auto_map=classes)
-    _configure(tmp_path, "preprocessor_config.json", auto_map=classes)
-    _load(tmp_path)
-    assert not touched.exists()
-
-
-def test_an_unknown_type_is_refused_before_torch_sees_it(tmp_path: Path) -> None:
-    """The check lives in modules that import neither torch nor transformers."""
-    write_checkpoint("vit", tmp_path)
-    _configure(tmp_path, model_type="malware")
-    script = (
-        "import sys\nfrom iei.errors import StartupError\nfrom iei.checkpoints.hub import fetch_checkpoint\n"
-        "try:\n    fetch_checkpoint(sys.argv[1], None)\nexcept StartupError as error:\n    print(error)\n"
-        "print({'torch', 'transformers'} & set(sys.modules))"
-    )
-    ran = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
-    message, modules = ran.stdout.splitlines()
-    assert "model_type 'malware' is not supported" in message
-    assert modules == "set()"
+def test_offers_the_sides_that_the_checkpoint_has(tmp_path: Path) -> None:
+    both = _load(write_text_checkpoint("clip", tmp_path / "clip"))
+    assert both.image is not None
+    assert both.text is not None
+    texts = _load(write_text_checkpoint("bert", tmp_path / "bert"))
+    assert texts.image is None
+    assert texts.text is not None

@@ -74,7 +74,8 @@ def test_an_output_that_is_needed_without_its_gelu_too_leaves_the_model_as_it_wa
 ) -> None:
     def residual(self: Layers, values: Tensor) -> Tensor:
         first = self.first(values)
-        return self.second(self.activation(first) + first)
+        result: Tensor = self.second(self.activation(first) + first)
+        return result
 
     layers = Layers(nn.GELU(), residual)
     with caplog.at_level(logging.WARNING, "iei.engine"):
@@ -98,5 +99,5 @@ def test_kinds_of_linear_layers_are_left_alone() -> None:
     layers = Layers(nn.GELU(), lambda self, values: attention(values, values, values)[0])
     layers.attention = attention
     _, before, after = packed(layers)
-    assert type(attention.out_proj) is not PackedLinear
+    assert not isinstance(attention.out_proj, PackedLinear)
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from iei.checkpoints.checkpoint import read_checkpoint
 from iei.errors import StartupError
-from iei.models.spec import POOLED, LoadRequest
-from iei.runtimes.api import DeviceLost
-from iei.runtimes.torch.load import LoadedModel, load_model
-from iei.runtimes.torch.runtime import Staging, TorchRuntime, load
+from iei.models.spec import POOLED
+from iei.runtimes.api import DeviceLost, Model
+from iei.runtimes.loading import load
+from iei.runtimes.torch.device import place
+from iei.runtimes.torch.load import load_towers
+from iei.runtimes.torch.runtime import TorchRuntime
+from iei.runtimes.torch.staging import Staging
 from tests.checkpoints.vision_checkpoints import write_checkpoint
+from tests.load_requests import load_request
 
 RNG = np.random.default_rng(0)
 
@@ -27,11 +33,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runtime(folder: Path) -> TorchRuntime:
-    return load(LoadRequest("tiny", str(folder), device="cpu", threads=1))
+def runtime(folder: Path) -> Model:
+    return load(load_request("tiny", str(folder), device="cpu", threads=1))
 
 
-def test_answers_in_order(runtime: TorchRuntime) -> None:
+def test_answers_in_order(runtime: Model) -> None:
     pictures = _pictures(3)
     forward = runtime.run("image", pictures, ["mean"])
     backward = runtime.run("image", pictures[::-1], ["mean"])
@@ -39,13 +45,13 @@ def test_answers_in_order(runtime: TorchRuntime) -> None:
         np.testing.assert_allclose(ahead["mean"], back["mean"], atol=1e-6)
 
 
-def test_gives_what_was_asked_and_nothing_else(runtime: TorchRuntime) -> None:
+def test_gives_what_was_asked_and_nothing_else(runtime: Model) -> None:
     assert [set(result) for result in runtime.run("image", _pictures(2), {"cls", "patches"})] == [
         {"cls", "patches"}
     ] * 2
 
 
-def test_one_output_equals_the_same_among_all(runtime: TorchRuntime) -> None:
+def test_one_output_equals_the_same_among_all(runtime: Model) -> None:
     assert runtime.spec.image is not None
     pictures = _pictures(2)
     everything = runtime.run("image", pictures, list(runtime.spec.image.outputs))
@@ -54,7 +60,7 @@ def test_one_output_equals_the_same_among_all(runtime: TorchRuntime) -> None:
             np.testing.assert_array_equal(among[name], alone[name])
 
 
-def test_arrays_are_float32_and_contiguous(runtime: TorchRuntime) -> None:
+def test_arrays_are_float32_and_contiguous(runtime: Model) -> None:
     assert runtime.spec.image is not None
     for outputs in (list(runtime.spec.image.outputs), ["cls"], ["patches"]):
         for result in runtime.run("image", _pictures(2), outputs):
@@ -64,7 +70,7 @@ def test_arrays_are_float32_and_contiguous(runtime: TorchRuntime) -> None:
                 assert array.ndim == (1 if name in POOLED else 2)
 
 
-def test_results_outlive_the_next_batch(runtime: TorchRuntime) -> None:
+def test_results_outlive_the_next_batch(runtime: Model) -> None:
     first = runtime.run("image", _pictures(2), ["tokens", "mean"])
     copies = [{name: array.copy() for name, array in result.items()} for result in first]
     runtime.run("image", _pictures(2), ["tokens", "mean"])
@@ -73,14 +79,14 @@ def test_results_outlive_the_next_batch(runtime: TorchRuntime) -> None:
             np.testing.assert_array_equal(result[name], copy[name])
 
 
-def test_small_batch_after_a_large_one_sees_none_of_it(runtime: TorchRuntime) -> None:
+def test_small_batch_after_a_large_one_sees_none_of_it(runtime: Model) -> None:
     picture = _pictures(1)
     before = runtime.run("image", picture, ["mean"])[0]["mean"]
     runtime.run("image", _pictures(5), ["mean"])
     np.testing.assert_allclose(runtime.run("image", picture, ["mean"])[0]["mean"], before, atol=1e-6)
 
 
-def test_float_pixels_are_taken_as_they_are(runtime: TorchRuntime) -> None:
+def test_float_pixels_are_taken_as_they_are(runtime: Model) -> None:
     """DINOv3 resamples floats: [0, 255], not rounded."""
     pictures = _pictures(2)
     as_floats = [picture.astype(np.float32) for picture in pictures]
@@ -92,81 +98,84 @@ def test_float_pixels_are_taken_as_they_are(runtime: TorchRuntime) -> None:
     assert np.abs(shifted[0]["mean"] - whole["mean"]).max() > 1e-4
 
 
-def test_read_only_pixels_are_taken(runtime: TorchRuntime) -> None:
+def test_read_only_pixels_are_taken(runtime: Model) -> None:
     """Another process's memory is mapped so."""
     picture = _pictures(1)[0]
     picture.flags.writeable = False
     assert np.isfinite(runtime.run("image", [picture], ["mean"])[0]["mean"]).all()
 
 
-def test_shapes_that_differ_are_an_error_of_this_batch_only(runtime: TorchRuntime) -> None:
+def test_shapes_that_differ_are_an_error_of_this_batch_only(runtime: Model) -> None:
     with pytest.raises(ValueError, match="shape"):
         runtime.run("image", [*_pictures(1), *_pictures(1, 256)], ["mean"])
     assert len(runtime.run("image", _pictures(1), ["mean"])) == 1
 
 
 def test_batch_of_a_cpu_grows_with_its_threads(folder: Path) -> None:
-    assert load(LoadRequest("tiny", str(folder), device="cpu", threads=1)).max_batch == 4
-    assert load(LoadRequest("tiny", str(folder), device="cpu", threads=3)).max_batch == 12
-    assert load(LoadRequest("tiny", str(folder), device="cpu", threads=3, max_batch=5)).max_batch == 5
+    assert load(load_request("tiny", str(folder), device="cpu", threads=1)).spec.max_batch == 4
+    assert load(load_request("tiny", str(folder), device="cpu", threads=3)).spec.max_batch == 12
+    assert load(load_request("tiny", str(folder), device="cpu", threads=3, max_batch=5)).spec.max_batch == 5
 
 
-class BrokenModel(torch.nn.Module):
-    """Stands for a model on a GPU: this machine need not have one."""
+class OnGpu:
+    """A loaded model, as if it was on a GPU: this machine need not have one."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        placement = place(load_request("tiny", str(folder), device="cpu"))
+        self._towers = load_towers(read_checkpoint(folder), placement, allow_pickle=False)
+        self._placement = replace(placement, device=torch.device("cuda:0"))
+        self._monkeypatch = monkeypatch
 
-    def forward(self, pixels: torch.Tensor, outputs: list[str]) -> dict[str, torch.Tensor]:
-        raise self.error
+    def runtime(self, error: Exception | None = None) -> TorchRuntime:
+        """The runtime, all of whose forwards raise `error`."""
+
+        def forward(pixels: torch.Tensor, outputs: list[str]) -> dict[str, torch.Tensor]:
+            assert error is not None
+            raise error
+
+        self._monkeypatch.setattr(self._towers.image, "forward", forward)
+        return TorchRuntime(self._towers, self._placement)
 
 
 @pytest.fixture
-def on_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
-    loaded = load_model(LoadRequest("tiny", str(folder), device="cpu"))
+def on_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> OnGpu:
     monkeypatch.setattr(Staging, "put", lambda self, batch: torch.zeros(len(batch), 224, 224, 3))
-    return LoadedModel(loaded.spec, torch.device("cuda:0"), loaded.image)
+    return OnGpu(folder, monkeypatch)
 
 
-def _broken(loaded: LoadedModel, error: Exception) -> TorchRuntime:
-    return TorchRuntime(LoadedModel(loaded.spec, loaded.device, BrokenModel(error)))  # type: ignore[arg-type]
+def test_gpu_batches_are_larger(on_gpu: OnGpu) -> None:
+    runtime = on_gpu.runtime()
+    assert (runtime.device, runtime.max_batch) == ("cuda:0", 64)
 
 
-def test_gpu_batches_are_larger(on_gpu: LoadedModel) -> None:
-    assert TorchRuntime(on_gpu).max_batch == 64
-
-
-def test_a_lost_context_is_said_to_be_lost(on_gpu: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_context_is_said_to_be_lost(on_gpu: OnGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     def synchronize(device: torch.device) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
     with pytest.raises(DeviceLost, match="illegal memory access"):
-        _broken(on_gpu, RuntimeError("CUDA error: an illegal memory access")).run("image", _pictures(1), ["mean"])
+        on_gpu.runtime(RuntimeError("CUDA error: an illegal memory access")).run("image", _pictures(1), ["mean"])
 
 
-def test_an_error_that_the_context_survives_is_only_an_error(
-    on_gpu: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_that_the_context_survives_is_only_an_error(on_gpu: OnGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     with pytest.raises(torch.OutOfMemoryError):
-        _broken(on_gpu, torch.OutOfMemoryError("CUDA out of memory")).run("image", _pictures(1), ["mean"])
+        on_gpu.runtime(torch.OutOfMemoryError("CUDA out of memory")).run("image", _pictures(1), ["mean"])
 
 
-def test_a_batch_that_does_not_fit_stops_the_start(on_gpu: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_fit_stops_the_start(on_gpu: OnGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     with pytest.raises(StartupError, match=r"A batch of 64 does not fit .*lower IEI_MAX_BATCH"):
-        _broken(on_gpu, torch.OutOfMemoryError("CUDA out of memory")).warm_up()
+        on_gpu.runtime(torch.OutOfMemoryError("CUDA out of memory")).warm_up()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_gpu_equals_cpu(folder: Path, runtime: TorchRuntime) -> None:
+def test_gpu_equals_cpu(folder: Path, runtime: Model) -> None:
     assert runtime.spec.image is not None
     outputs = list(runtime.spec.image.outputs)
     pictures = _pictures(3)
-    exact = load(LoadRequest("tiny", str(folder), device="cuda", dtype="float32")).run("image", pictures, outputs)
-    rounded = load(LoadRequest("tiny", str(folder), device="cuda")).run("image", pictures, outputs)
+    exact = load(load_request("tiny", str(folder), device="cuda", dtype="float32")).run("image", pictures, outputs)
+    rounded = load(load_request("tiny", str(folder), device="cuda")).run("image", pictures, outputs)
     for index, expected in enumerate(runtime.run("image", pictures, outputs)):
         for name, array in expected.items():
             assert np.abs(exact[index][name] - array).max() <= 1e-3

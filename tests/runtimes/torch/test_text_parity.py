@@ -11,11 +11,15 @@ import transformers
 from numpy.typing import NDArray
 
 from iei.inputs.tokens import encode
-from iei.models.spec import LoadRequest, TextTower
-from iei.runtimes.torch.runtime import TorchRuntime, load
+from iei.models.spec import TextTower
+from iei.runtimes.api import Model
+from iei.runtimes.loading import load
 from iei.runtimes.torch.weights import quiet
 from tests.checkpoints.text_checkpoints import TEXT_FAMILIES, write_text_checkpoint
+from tests.load_requests import load_request
 from tests.runtimes.torch.parity import Outputs, assert_all_equal, assert_described, cosine
+
+pytestmark = pytest.mark.server
 
 TEXTS = (
     "the quick red fox jumps over the lazy dog",
@@ -39,18 +43,18 @@ def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runtime(checkpoint: Path) -> TorchRuntime:
-    return load(LoadRequest("tiny", str(checkpoint), threads=1))
+def runtime(checkpoint: Path) -> Model:
+    return load(load_request("tiny", str(checkpoint), threads=1))
 
 
 @pytest.fixture(scope="module")
-def tower(runtime: TorchRuntime) -> TextTower:
+def tower(runtime: Model) -> TextTower:
     assert runtime.spec.text is not None
     return runtime.spec.text
 
 
 @pytest.fixture(scope="module")
-def vectors(runtime: TorchRuntime, tower: TextTower) -> list[Outputs]:
+def vectors(runtime: Model, tower: TextTower) -> list[Outputs]:
     return runtime.run("text", [encode(text, tower) for text in TEXTS], list(tower.outputs))
 
 
@@ -95,7 +99,7 @@ def test_texts_differ(vectors: list[Outputs]) -> None:
     assert cosine(vectors[0]["mean"], vectors[1]["mean"]) < 0.999
 
 
-def test_company_makes_no_difference(runtime: TorchRuntime, tower: TextTower, vectors: list[Outputs]) -> None:
+def test_company_makes_no_difference(runtime: Model, tower: TextTower, vectors: list[Outputs]) -> None:
     """Neither its size nor the padding that it brings."""
     rng = np.random.default_rng(0)
     text = encode(TEXTS[1], tower)
@@ -113,7 +117,7 @@ def test_describes_what_it_gives(tower: TextTower, vectors: list[Outputs]) -> No
     assert_described(tower, vectors[0], encode(TEXTS[0], tower).shape)
 
 
-def test_the_longest_text_is_computed(runtime: TorchRuntime, tower: TextTower) -> None:
+def test_the_longest_text_is_computed(runtime: Model, tower: TextTower) -> None:
     ids = encode("the fox " * 100, tower, truncate=True)
     assert len(ids) == tower.max_tokens == 64
     assert np.isfinite(runtime.run("text", [ids], ["mean"])[0]["mean"]).all()

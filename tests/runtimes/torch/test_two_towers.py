@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +16,18 @@ from safetensors.torch import load_file, save_file
 from iei.errors import StartupError
 from iei.inputs.geometry import to_pixels
 from iei.inputs.tokens import encode
-from iei.models.spec import ImageTower, LoadRequest, TextTower
-from iei.runtimes.torch.load import load_model
-from iei.runtimes.torch.runtime import TorchRuntime, load
+from iei.models.catalog import LoadRequest
+from iei.models.spec import ImageTower, TextTower
+from iei.runtimes.api import Model
+from iei.runtimes.loading import load
 from iei.runtimes.torch.weights import quiet
 from tests.checkpoints.text_checkpoints import TWO_TOWER_FAMILIES, write_text_checkpoint
 from tests.checkpoints.vision_checkpoints import write_checkpoint
+from tests.load_requests import load_request
 from tests.pictures import photos
 from tests.runtimes.torch.parity import Vectors, assert_equal
+
+pytestmark = pytest.mark.server
 
 TEXTS = ("a photo of a cat", "The quick red fox JUMPS over the lazy dog!", "x")
 PHOTOS = ("coffee", "rocket")
@@ -39,24 +44,24 @@ def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runtime(checkpoint: Path) -> TorchRuntime:
-    return load(LoadRequest("tiny", str(checkpoint), threads=1))
+def runtime(checkpoint: Path) -> Model:
+    return load(load_request("tiny", str(checkpoint), threads=1))
 
 
 @pytest.fixture(scope="module")
-def image(runtime: TorchRuntime) -> ImageTower:
+def image(runtime: Model) -> ImageTower:
     assert runtime.spec.image is not None
     return runtime.spec.image
 
 
 @pytest.fixture(scope="module")
-def text(runtime: TorchRuntime) -> TextTower:
+def text(runtime: Model) -> TextTower:
     assert runtime.spec.text is not None
     return runtime.spec.text
 
 
 @pytest.fixture(scope="module")
-def model(family: str, checkpoint: Path) -> torch.nn.Module:
+def model(family: str, checkpoint: Path) -> Any:
     with quiet():
         return getattr(transformers, {"clip": "CLIPModel", "siglip": "SiglipModel"}[family]).from_pretrained(checkpoint)
 
@@ -65,7 +70,7 @@ def _pixels(image: ImageTower) -> list[NDArray[np.generic]]:
     return [to_pixels(photos()[name], image.geometry) for name in PHOTOS]
 
 
-def test_both_towers_share_a_space(runtime: TorchRuntime, image: ImageTower, text: TextTower) -> None:
+def test_both_towers_share_a_space(runtime: Model, image: ImageTower, text: TextTower) -> None:
     """And give its vectors to requests that name no output."""
     assert image.pooling == text.pooling == "pooler"
     assert image.outputs["pooler"] == text.outputs["pooler"]
@@ -74,7 +79,7 @@ def test_both_towers_share_a_space(runtime: TorchRuntime, image: ImageTower, tex
 
 
 def test_equals_transformers_as_its_documentation_uses_it(
-    family: str, checkpoint: Path, model: torch.nn.Module, runtime: TorchRuntime, image: ImageTower, text: TextTower
+    family: str, checkpoint: Path, model: Any, runtime: Model, image: ImageTower, text: TextTower
 ) -> None:
     """The processor's pixels; texts padded to the longest (CLIP) or to the model's own length (SigLIP)."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
@@ -101,7 +106,7 @@ def _equal(ours: list[Vectors], theirs: Vectors) -> None:
     assert np.abs(ours[0] - ours[1]).max() > 1e-2, "inputs differ"
 
 
-def test_texts_have_their_other_outputs(model: torch.nn.Module, runtime: TorchRuntime, text: TextTower) -> None:
+def test_texts_have_their_other_outputs(model: Any, runtime: Model, text: TextTower) -> None:
     outputs = {"mean", "max", "last", "pooler", "tokens"}
     assert set(text.outputs) == outputs
     ids = encode(TEXTS[0], text)
@@ -115,9 +120,9 @@ def test_texts_have_their_other_outputs(model: torch.nn.Module, runtime: TorchRu
         assert_equal(ours[name], expected[name], name)
 
 
-def test_pictures_keep_their_other_outputs(family: str, runtime: TorchRuntime, tmp_path: Path) -> None:
+def test_pictures_keep_their_other_outputs(family: str, runtime: Model, tmp_path: Path) -> None:
     """Those of the same checkpoint without its text side."""
-    alone = load(LoadRequest("tiny", str(write_checkpoint(family, tmp_path)), threads=1))
+    alone = load(load_request("tiny", str(write_checkpoint(family, tmp_path)), threads=1))
     assert alone.spec.text is None
     assert alone.spec.image is not None
     assert runtime.spec.image is not None
@@ -128,15 +133,13 @@ def test_pictures_keep_their_other_outputs(family: str, runtime: TorchRuntime, t
             assert np.abs(ours[name] - theirs[name]).max() <= 1e-5, name
 
 
-def test_other_sizes_are_computed_as_well(runtime: TorchRuntime, image: ImageTower) -> None:
+def test_other_sizes_are_computed_as_well(runtime: Model, image: ImageTower) -> None:
     assert image.any_size
     pixels = np.asarray(photos()["coffee"].resize((320, 256)))
-    assert (
-        runtime.run("image", [pixels], ["patches"])[0]["patches"].shape[0] == image.rows("patches", pixels.shape) == 80
-    )
+    assert runtime.run("image", [pixels], ["patches"])[0]["patches"].shape[0] == image.rows(pixels.shape).patches == 80
 
 
-def test_company_makes_no_difference(runtime: TorchRuntime, text: TextTower) -> None:
+def test_company_makes_no_difference(runtime: Model, text: TextTower) -> None:
     ids = [encode(words, text) for words in TEXTS]
     among = runtime.run("text", ids, list(text.outputs))
     for position, words in enumerate(ids):
@@ -146,7 +149,7 @@ def test_company_makes_no_difference(runtime: TorchRuntime, text: TextTower) -> 
             assert np.abs(array - among[position][name]).max() <= 1e-5, name
 
 
-def test_case_makes_no_difference(runtime: TorchRuntime, text: TextTower) -> None:
+def test_case_makes_no_difference(runtime: Model, text: TextTower) -> None:
     """SigLIP was trained on lowercased texts; not every tokenizer.json of it says so."""
     upper, lower = runtime.run("text", [encode(words, text) for words in ("A Cat", "a cat")], ["pooler"])
     assert np.array_equal(upper["pooler"], lower["pooler"])
@@ -159,7 +162,7 @@ def test_clip_takes_the_token_that_transformers_takes(tmp_path: Path) -> None:
     for eos_token_id in (2, 511):
         config.text_config.eos_token_id = eos_token_id
         config.save_pretrained(tmp_path)
-        runtime = load(LoadRequest("tiny", str(tmp_path), threads=1))
+        runtime = load(load_request("tiny", str(tmp_path), threads=1))
         assert runtime.spec.text is not None
         model = transformers.CLIPModel.from_pretrained(tmp_path)
         assert model.config.text_config.eos_token_id == eos_token_id
@@ -171,7 +174,7 @@ def test_clip_takes_the_token_that_transformers_takes(tmp_path: Path) -> None:
 
 
 def test_siglip_pads_to_its_own_length_with_its_own_token(tmp_path: Path) -> None:
-    runtime = load(LoadRequest("tiny", str(write_text_checkpoint("siglip", tmp_path, pad_token="<pad>")), threads=1))
+    runtime = load(load_request("tiny", str(write_text_checkpoint("siglip", tmp_path, pad_token="<pad>")), threads=1))
     tower = runtime.spec.text
     assert tower is not None
     assert tower.max_tokens == 64
@@ -187,7 +190,7 @@ def test_a_tower_that_lacks_weights_stops_the_start(part: str, tmp_path: Path) -
     write_text_checkpoint("clip", tmp_path)
     _edit(tmp_path, lambda name: part not in name)
     with pytest.raises(StartupError, match=rf"no complete CLIPModel: these weights are missing: .*{part}"):
-        load_model(LoadRequest("tiny", str(tmp_path)))
+        load(load_request("tiny", str(tmp_path)))
 
 
 def _edit(folder: Path, keep: Callable[[str], bool]) -> None:
@@ -202,25 +205,25 @@ class TestDefaultPooling:
     def test_must_be_one_that_both_towers_have(self, pooling: str, tmp_path: Path) -> None:
         write_text_checkpoint("clip", tmp_path)
         with pytest.raises(StartupError, match=rf"can't give the pooling {pooling} .* one of mean, max, pooler\."):
-            load_model(LoadRequest("tiny", str(tmp_path), pooling=pooling))
+            load(load_request("tiny", str(tmp_path), pooling=pooling))
 
     def test_is_that_of_both_towers(self, tmp_path: Path) -> None:
         write_text_checkpoint("clip", tmp_path)
-        assert _defaults(LoadRequest("tiny", str(tmp_path), pooling="mean")) == ("mean", "mean")
-        assert _defaults(LoadRequest("tiny", str(tmp_path))) == ("pooler", "pooler")
+        assert _defaults(load_request("tiny", str(tmp_path), pooling="mean")) == ("mean", "mean")
+        assert _defaults(load_request("tiny", str(tmp_path))) == ("pooler", "pooler")
 
     def test_of_a_further_model_is_its_own_where_it_lacks_the_servers(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Its vectors of texts and pictures stay in one space."""
         write_text_checkpoint("clip", tmp_path)
-        request = LoadRequest("tiny", str(tmp_path), pooling="last", pooling_optional=True)
+        request = load_request("tiny", str(tmp_path), pooling="last", pooling_optional=True)
         assert _defaults(request) == ("pooler", "pooler")
         assert "can't give the pooling last (only texts have a last token): its default is pooler" in caplog.text
 
 
 def _defaults(request: LoadRequest) -> tuple[str, str]:
-    spec = load_model(request).spec
+    spec = load(request).spec
     assert spec.image is not None
     assert spec.text is not None
     return spec.image.pooling, spec.text.pooling

@@ -11,12 +11,15 @@ import transformers
 from numpy.typing import NDArray
 
 from iei.inputs.geometry import to_pixels
-from iei.models.spec import LoadRequest
-from iei.runtimes.torch.runtime import TorchRuntime, load
+from iei.runtimes.api import Model
+from iei.runtimes.loading import load
 from iei.runtimes.torch.weights import quiet
 from tests.checkpoints.vision_checkpoints import FAMILIES, write_checkpoint
+from tests.load_requests import load_request
 from tests.pictures import photos
 from tests.runtimes.torch.parity import Outputs, assert_all_equal, assert_described, cosine
+
+pytestmark = pytest.mark.server
 
 PHOTOS = ("coffee", "rocket", "flower")
 
@@ -43,12 +46,12 @@ def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runtime(checkpoint: Path) -> TorchRuntime:
-    return load(LoadRequest("tiny", str(checkpoint), threads=1))
+def runtime(checkpoint: Path) -> Model:
+    return load(load_request("tiny", str(checkpoint), threads=1))
 
 
 @pytest.fixture(scope="module")
-def vectors(runtime: TorchRuntime) -> list[Outputs]:
+def vectors(runtime: Model) -> list[Outputs]:
     assert runtime.spec.image is not None
     pixels = [to_pixels(photos()[name], runtime.spec.image.geometry) for name in PHOTOS]
     return runtime.run("image", pixels, list(runtime.spec.image.outputs))
@@ -95,9 +98,7 @@ def _poolings(tokens: NDArray[np.float32], first_patch: int | None, pooled: NDAr
     return outputs
 
 
-def test_offers_exactly_what_the_checkpoint_can_give(
-    family: str, runtime: TorchRuntime, expected: list[Outputs]
-) -> None:
+def test_offers_exactly_what_the_checkpoint_can_give(family: str, runtime: Model, expected: list[Outputs]) -> None:
     assert runtime.spec.image is not None
     assert set(runtime.spec.image.outputs) == set(expected[0])
     assert ("pooler" in runtime.spec.image.outputs) == (family in OFFERS_POOLER)
@@ -112,7 +113,7 @@ def test_photos_differ(vectors: list[Outputs]) -> None:
     assert cosine(vectors[0]["mean"], vectors[1]["mean"]) < 0.999
 
 
-def test_describes_what_it_gives(runtime: TorchRuntime, vectors: list[Outputs]) -> None:
+def test_describes_what_it_gives(runtime: Model, vectors: list[Outputs]) -> None:
     tower = runtime.spec.image
     assert tower is not None
     assert_described(tower, vectors[0], (*tower.geometry.size, 3))

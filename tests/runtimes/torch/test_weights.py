@@ -13,21 +13,23 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from iei.errors import StartupError
-from iei.models.spec import LoadRequest
-from iei.runtimes.torch.load import LoadedModel, load_model
-from iei.runtimes.torch.runtime import load
+from iei.runtimes.api import Model
+from iei.runtimes.loading import load
 from tests.checkpoints.vision_checkpoints import write_checkpoint
+from tests.load_requests import load_request
+
+pytestmark = pytest.mark.server
 
 Weights = dict[str, torch.Tensor]
 
 
-def _load(folder: Path, **options: Any) -> LoadedModel:
-    return load_model(LoadRequest("tiny", str(folder), **options))
+def _load(folder: Path, **options: Any) -> Model:
+    return load(load_request("tiny", str(folder), **options))
 
 
 def _vector(folder: Path, output: str = "mean", **options: Any) -> np.ndarray:
     picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
-    return load(LoadRequest("tiny", str(folder), threads=1, **options)).run("image", [picture], [output])[0][output]
+    return load(load_request("tiny", str(folder), threads=1, **options)).run("image", [picture], [output])[0][output]
 
 
 def _equal(left: np.ndarray, right: np.ndarray) -> bool:
@@ -35,7 +37,7 @@ def _equal(left: np.ndarray, right: np.ndarray) -> bool:
     return bool(np.abs(left - right).max() <= 1e-6)
 
 
-def _outputs(model: LoadedModel) -> set[str]:
+def _outputs(model: Model) -> set[str]:
     assert model.spec.image is not None
     return set(model.spec.image.outputs)
 

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from iei.checkpoints.vision_architectures import VisionArchitecture
 from iei.models.spec import Geometry
+from iei.runtimes.api import ImageSide
 from iei.runtimes.torch.device import Placement
 from iei.runtimes.torch.vision_pooling import VISION_POOLINGS, TokenLayout, as_tokens, poolings_of
 from iei.runtimes.torch.weights import Weights
 
 
 class VisionModel(nn.Module):
-    """A transformers vision model, with rescaling and normalisation before it and the poolings behind it."""
+    """A transformers vision model, with rescaling and normalisation before it and poolings after it."""
 
     scale: Tensor
     shift: Tensor
@@ -30,14 +31,29 @@ class VisionModel(nn.Module):
         self.geometry = geometry
         self.dtype = placement.dtype
         self.layout = TokenLayout(architecture.class_token, architecture.first_patch(self.model.config))
-        self.outputs = (*poolings_of(self.layout), *(("pooler",) if weights.pooler else ()))
+        self.side = ImageSide(
+            outputs=(*poolings_of(self.layout), *(("pooler",) if weights.pooler else ())),
+            stride=architecture.stride(self.model.config),
+            any_size=architecture.sizes != "fixed",
+        )
         mean, std = (torch.tensor(values, device=placement.device) for values in (geometry.mean, geometry.std))
         # (pixel · scale - mean) / std, as one multiplication and one addition.
         self.register_buffer("scale", (geometry.scale / std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor, outputs: Collection[str]) -> dict[str, Tensor]:
-        """`pixels`: uint8 or float32 [B, H, W, 3]. Output name → float32 [B, dim] or [B, rows, dim]."""
+        """Computes one batch.
+
+        Args:
+            pixels: uint8 or float32 [B, H, W, 3], on the model's device.
+            outputs: names of what to compute, of `side.outputs`.
+
+        Returns:
+            Output name → float32 [B, dim] or [B, rows, dim].
+
+        Raises:
+            ValueError: the model can't compute this size. Some models raise RuntimeError instead.
+        """
         values = torch.addcmul(self.shift, pixels.permute(0, 3, 1, 2).to(torch.float32), self.scale)
         result = self.model(pixel_values=values.to(self.dtype), **self._size_options(pixels))
         hidden = result.last_hidden_state

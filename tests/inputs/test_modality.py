@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from iei.dialects.items import input_of
+from iei.inputs.modality import typed
 from iei.models.spec import Geometry, ImageTower, Modality, ModelSpec, TextTower
-from iei.service import ImageInput, Input, TextInput
+from iei.requests import ImageInput, Input, TextInput
 
 IMAGE = ImageTower(Geometry("exact", 32, 32, 2), {"mean": 8}, tokens=5, patches=4, stride=16)
 TEXT = TextTower("tokenizer.json", {"mean": 8}, max_tokens=16, pooling="mean")
@@ -38,4 +39,4 @@ def _spec(**towers: Any) -> ModelSpec:
 def test_what_an_item_is(
     towers: dict[str, Any], item: str | list[int], modality: Modality | None, expected: Input
 ) -> None:
-    assert input_of(item, _spec(**towers), modality) == expected
+    assert typed(input_of(item, modality), _spec(**towers)) == expected

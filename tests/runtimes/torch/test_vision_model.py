@@ -12,18 +12,21 @@ import transformers
 from numpy.typing import NDArray
 
 from iei.checkpoints.vision_architectures import VISION_ARCHITECTURES
-from iei.models.spec import LoadRequest
-from iei.runtimes.torch.runtime import TorchRuntime, load
+from iei.runtimes.api import Model
+from iei.runtimes.loading import load
 from iei.runtimes.torch.weights import quiet
 from tests.checkpoints.vision_checkpoints import FAMILIES, write_checkpoint
+from tests.load_requests import load_request
 from tests.pictures import photo
+
+pytestmark = pytest.mark.server
 
 ONE_SIZE = {"swin", "pvt"}
 ANY_SIZE = [family for family in FAMILIES if family not in ONE_SIZE]
 
 
-def _runtime(family: str, folder: Path) -> TorchRuntime:
-    return load(LoadRequest("tiny", str(write_checkpoint(family, folder)), threads=1))
+def _runtime(family: str, folder: Path) -> Model:
+    return load(load_request("tiny", str(write_checkpoint(family, folder)), threads=1))
 
 
 def _pixels(height: int, width: int) -> NDArray[np.uint8]:
@@ -53,11 +56,11 @@ def test_other_sizes_equal_transformers_in_any_order(family: str, tmp_path: Path
     ):
         pixels = _pixels(height, width)
         tokens = runtime.run("image", [pixels], ["tokens"])[0]["tokens"]
-        assert tokens.shape[0] == tower.rows("tokens", pixels.shape)
+        assert tokens.shape[0] == tower.rows(pixels.shape).tokens
         assert np.abs(tokens - _reference(family, tmp_path, runtime, pixels)).max() <= 1e-4
 
 
-def _reference(family: str, folder: Path, runtime: TorchRuntime, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _reference(family: str, folder: Path, runtime: Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """A fresh transformers model on the same pixels."""
     assert runtime.spec.image is not None
     geometry = runtime.spec.image.geometry
@@ -70,7 +73,8 @@ def _reference(family: str, folder: Path, runtime: TorchRuntime, pixels: NDArray
     takes_it = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
     with torch.no_grad():
         hidden = model(**inputs, **({"interpolate_pos_encoding": True} if takes_it else {})).last_hidden_state[0]
-    return (hidden.flatten(1).T if hidden.ndim == 3 else hidden).numpy()
+    tokens: NDArray[np.float32] = (hidden.flatten(1).T if hidden.ndim == 3 else hidden).numpy()
+    return tokens
 
 
 def test_a_small_picture_would_change_swin_for_good(tmp_path: Path) -> None:

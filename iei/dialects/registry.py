@@ -1,0 +1,80 @@
+"""The definition of a dialect, and the choice of the dialect that a request belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+from starlette.routing import Match
+from starlette.types import Scope
+
+from iei.errors import IEIError
+
+ErrorBody = Callable[[IEIError], bytes]
+"""Formats an error as the JSON body of its response."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One HTTP API: its routes and the format of its errors."""
+
+    name: str
+    error_body: ErrorBody
+    router: APIRouter | None = None
+    """Routes that a guard, such as authentication, protects."""
+    health_router: APIRouter | None = None
+    """Routes that report the state of the server. Guards let requests to them through."""
+    prefix: str | None = None
+    """Errors on paths that begin with this but match no route have this dialect's format."""
+
+    @property
+    def routers(self) -> tuple[APIRouter, ...]:
+        """Both routers, without those that are None."""
+        return tuple(router for router in (self.router, self.health_router) if router)
+
+
+class Dialects:
+    """All dialects of a server.
+
+    Args:
+        dialects: at least one; the first formats errors on paths that belong to none of them.
+    """
+
+    def __init__(self, dialects: Sequence[Dialect]) -> None:
+        self._dialects = tuple(dialects)
+
+    def __iter__(self) -> Iterator[Dialect]:
+        return iter(self._dialects)
+
+    def owner(self, scope: Scope) -> Dialect:
+        """The dialect that formats the errors of a request.
+
+        It is the dialect of the route that the request matches (a full match before one in which only the method
+        differs), then the one whose prefix the path has, then the first. This works before the app has routed the
+        request, so that errors raised by middleware have the same format as those of the route.
+
+        Args:
+            scope: the ASGI scope of the request.
+        """
+        found = [(_match(dialect.routers, scope), dialect) for dialect in self._dialects]
+        for wanted in (Match.FULL, Match.PARTIAL):
+            for match, dialect in found:
+                if match == wanted:
+                    return dialect
+        path = scope["path"]
+        return next(
+            (dialect for dialect in self._dialects if dialect.prefix and path.startswith(dialect.prefix)),
+            self._dialects[0],
+        )
+
+    def is_health(self, scope: Scope) -> bool:
+        """Whether the request with this ASGI scope is to a health route."""
+        routers = [dialect.health_router for dialect in self._dialects if dialect.health_router]
+        return _match(routers, scope) != Match.NONE
+
+
+def _match(routers: Sequence[APIRouter], scope: Scope) -> Match:
+    """The best match among all routes: FULL, PARTIAL (only the method differs) or NONE."""
+    matches = (route.matches(scope)[0] for router in routers for route in router.routes)
+    return max(matches, key=lambda match: match.value, default=Match.NONE)

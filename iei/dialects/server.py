@@ -1,0 +1,77 @@
+"""The state of the server: `/health`, `/ping` and `/info`.
+
+They are health routes of a dialect of their own, so that no guard of another dialect applies to them. Wire format:
+docs/api/iei.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from iei import __version__
+from iei.dialects.openapi import errors_as
+from iei.dialects.registry import Dialect
+from iei.dialects.tei_errors import EmbedError, error_body
+from iei.dialects.wire import json_response
+from iei.errors import Unhealthy
+from iei.models.catalog import served_name
+from iei.models.spec import POOLED, ROWS, ModelSpec
+from iei.service import EmbeddingService
+
+
+def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
+    """The server's own routes.
+
+    Args:
+        service: computes embeddings.
+        limits: the limits on requests that `/info` reports, setting → value.
+    """
+    routes = APIRouter(tags=["Server"], responses=errors_as(EmbedError))
+
+    @routes.get("/info", response_model=dict[str, Any])
+    async def info() -> Response:
+        """The default model, and the limits on requests."""
+        fields = {**_described(await service.describe()), **limits, "version": __version__}
+        return json_response(orjson.dumps(fields))
+
+    @routes.head("/health", include_in_schema=False)
+    @routes.get("/health", response_model=dict[str, str])
+    async def health() -> Response:
+        """Readiness: 200 if the engine is running and has loaded its model, and 503 otherwise."""
+        if not service.ready:
+            raise Unhealthy("the engine is not ready (yet)")
+        return json_response(b'{"message":"OK"}')
+
+    @routes.head("/ping", include_in_schema=False)
+    @routes.get("/ping", response_model=dict[str, str])
+    async def ping() -> Response:
+        """Liveness: 200 if the event loop of this worker responds."""
+        return json_response(b'{"message":"pong"}')
+
+    return Dialect("Server", error_body, health_router=routes)
+
+
+def _described(spec: ModelSpec) -> dict[str, Any]:
+    tower = spec.tower
+    return {
+        "model_id": served_name(spec.id),
+        "model_name": spec.name,
+        "revision": spec.revision,
+        "model_type": spec.model_type,
+        "modalities": spec.modalities,
+        "dim": tower.outputs[tower.pooling],
+        "pooling": tower.pooling,
+        "poolings": {name: dim for name, dim in tower.outputs.items() if name in POOLED},
+        "rows": {name: dim for name, dim in tower.outputs.items() if name in ROWS},
+        "max_input_length": spec.text.max_tokens if spec.text else None,
+        "prompts": spec.text.prompts if spec.text else {},
+        "dtype": spec.dtype,
+        "device": spec.device,
+        "runtime": spec.runtime,
+        "max_batch": spec.max_batch,
+    }

@@ -1,0 +1,144 @@
+"""Prepares inputs for a model: downloads, decodes and resizes images and tokenizes texts, within limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from iei.errors import InvalidInput
+from iei.inputs.addresses import UrlPolicy
+from iei.inputs.budget import PixelBudget
+from iei.inputs.decode import DecodeLimits, configure_pillow, decoded
+from iei.inputs.fetch import Fetcher
+from iei.inputs.geometry import to_multiple, to_pixels
+from iei.inputs.sources import encoded_bytes, kind_of
+from iei.inputs.tokens import configure_tokenizers, decode, encode, keep_tokenizer, tokenize
+from iei.models.spec import ImageTower, ModelSpec, TextTower
+from iei.requests import ImageInput, Options, TextInput, Token
+from iei.settings import InputSettings
+
+T = TypeVar("T")
+Prepared = npt.NDArray[np.generic]
+"""Pixels uint8[H, W, 3] (float32 where the geometry says so), or token ids int32[L]."""
+
+
+class _Started(NamedTuple):
+    """Resources that belong to one event loop."""
+
+    threads: ThreadPoolExecutor
+    fetcher: Fetcher
+
+
+class Preparer:
+    """Prepares the inputs of all requests of a worker, in threads of its own.
+
+    Made before the workers are forked; `start` is called in each of them.
+
+    Args:
+        settings: the limits.
+        threads: how many inputs are decoded at a time.
+
+    Raises:
+        StartupError: `IEI_URL_INPUTS` is invalid.
+    """
+
+    def __init__(self, settings: InputSettings, threads: int) -> None:
+        self._settings = settings
+        self._thread_count = threads
+        self._urls = UrlPolicy.parse(settings.url_inputs)
+        self._limits = DecodeLimits(
+            max_pixels=settings.max_image_pixels,
+            budget=PixelBudget(settings.max_decoding_pixels),
+            fast=settings.fast_decode,
+        )
+        self._started: _Started | None = None
+        configure_pillow(settings.max_image_pixels)
+        configure_tokenizers()
+
+    async def start(self) -> None:
+        """Creates the threads and the connection pool, on the event loop that will use them."""
+        # A pool of its own bounds the decoding threads, also those still busy for a client that has disconnected.
+        threads = ThreadPoolExecutor(self._thread_count, thread_name_prefix="decoder")
+        fetcher = Fetcher(self._urls, self._settings.max_image_bytes, self._settings.url_timeout_s)
+        self._started = _Started(threads, fetcher)
+
+    async def stop(self) -> None:
+        """Closes what `start` created. Does not wait for running threads."""
+        if self._started:
+            await self._started.fetcher.aclose()
+            self._started.threads.shutdown(wait=False, cancel_futures=True)
+        self._started = None
+
+    def keep(self, spec: ModelSpec) -> None:
+        """Loads the model's tokenizer now, so that workers forked later share its memory."""
+        if spec.text:
+            keep_tokenizer(spec.text)
+
+    async def prepare(self, item: ImageInput | TextInput, spec: ModelSpec, options: Options) -> Prepared:
+        """`item` as the model's input.
+
+        Raises:
+            EmptyInput: the item is empty.
+            InvalidInput: it can't be fetched, decoded or tokenized, or is over a limit.
+            InvalidField: the model has no such prompt.
+        """
+        if isinstance(item, TextInput):
+            assert spec.text is not None
+            return await self._in_thread(self._encode, item, spec.text, options)
+        assert spec.image is not None
+        if isinstance(item.source, str) and kind_of(item.source) == "url":
+            async with self._running.fetcher.fetched(item.source) as data:
+                return await self._in_thread(self._decode, data, spec.image, options)
+        return await self._in_thread(self._decode, item.source, spec.image, options)
+
+    async def tokenize(
+        self, text: str, tower: TextTower, *, add_special_tokens: bool, prompt_name: str | None
+    ) -> list[Token]:
+        """The tokens of a text of any length. Raises as `iei.inputs.tokens.tokenize` does, and for the length limit."""
+        self._check_length(text)
+        work = partial(tokenize, text, tower, add_special_tokens=add_special_tokens, prompt_name=prompt_name)
+        return await self._in_thread(work)
+
+    async def detokenize(self, ids: Sequence[int], tower: TextTower, *, skip_special_tokens: bool) -> str:
+        """Token ids → text. Raises as `iei.inputs.tokens.decode` does, and for the length limit."""
+        self._check_length(ids)
+        return await self._in_thread(partial(decode, ids, tower, skip_special_tokens=skip_special_tokens))
+
+    @property
+    def _running(self) -> _Started:
+        if self._started is None:
+            raise RuntimeError("the preparer has not been started")
+        return self._started
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._running.threads, work, *arguments)
+
+    def _encode(self, item: TextInput, tower: TextTower, options: Options) -> Prepared:
+        self._check_length(item.source)
+        return encode(
+            item.source,
+            tower,
+            truncate=bool(options.truncate),
+            direction=options.truncation_direction,
+            prompt_name=options.prompt_name,
+        )
+
+    def _decode(self, source: str | bytes, tower: ImageTower, options: Options) -> Prepared:
+        data = encoded_bytes(source, self._settings.max_image_bytes)
+        if options.resize_to_multiple:
+            with decoded(data, self._limits) as image:
+                return to_multiple(image, tower.geometry, tower.stride, self._settings.max_patches)
+        with decoded(data, self._limits, target=tower.geometry.size) as image:
+            return to_pixels(image, tower.geometry, fast=self._limits.fast)
+
+    def _check_length(self, text: Sized) -> None:
+        """Rejects long texts: tokenizing needs a hundred times the memory of the text, even if it is truncated."""
+        limit = self._settings.max_text_length
+        if len(text) > limit:
+            raise InvalidInput(f"has a length of {len(text)}, over the limit of {limit} (IEI_MAX_TEXT_LENGTH)")

@@ -1,0 +1,105 @@
+"""What a request is, whatever dialect it came in, and what it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from iei.models.spec import ModelSpec
+
+Vectors = npt.NDArray[np.float32]
+"""float32[dim], or float32[rows, dim] of outputs with a vector for each patch or token."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """A picture."""
+
+    source: str | bytes
+    """Base64, a data URI or a URL as text; or the encoded file itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """A text."""
+
+    source: str | tuple[int, ...]
+    """Text, or the ids of its tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class UntypedInput:
+    """A string that may be a picture or a text: which one is decided when the model is known (inputs/modality.py)."""
+
+    source: str
+
+
+Input = ImageInput | TextInput | UntypedInput
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request wants of its inputs."""
+
+    model: str | None = None
+    """A served name or id. None: the default model."""
+    outputs: tuple[str, ...] = ("default",)
+    """Names of `OUTPUTS`, or `default`: the pooling that the server, or else the model, is set to."""
+    normalize: bool | None = None
+    """Divide vectors by their L2 norm. None: as the server is set, or else as a text model's own pipeline does; what
+    has a vector for each token or patch stays as it is."""
+    dimensions: int | None = None
+    """Keep this many leading values of each vector (before it is normalised)."""
+    resize_to_multiple: bool = False
+    """Resize pictures up to multiples of the patch size, instead of to the model's size."""
+    truncate: bool | None = None
+    """Cut over-long texts instead of refusing them. None: as the dialect's peers do, which is to refuse."""
+    truncation_direction: Literal["left", "right"] = "right"
+    """The end at which texts are cut."""
+    prompt_name: str | None = None
+    """One of the text model's prompts, put before each text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What one input became."""
+
+    outputs: Mapping[str, Vectors]
+    """Output name → float32[dim] or float32[rows, dim], C-contiguous."""
+    tokens: int
+    """Tokens of a text, special ones included; patches of a picture."""
+
+    @property
+    def vector(self) -> Vectors:
+        """The only output, where one was asked for."""
+        (vector,) = self.outputs.values()
+        return vector
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The answer to a request."""
+
+    spec: ModelSpec
+    """The model that computed it."""
+    items: list[Embedding]
+    """In the order of the inputs."""
+    timings: dict[Literal["preprocess", "queue", "inference"], float] = field(default_factory=dict)
+    """Seconds, the mean over the inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    """Offset in the text's UTF-8 bytes, the prompt included. None for special tokens."""
+    stop: int | None
+    """Offset of its end, likewise."""

@@ -1,0 +1,50 @@
+"""Arrays of single inputs ↔ tensors of a batch, with one copy in each direction."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iei.runtimes.api import Input, Outputs
+
+
+class Staging(threading.local):
+    """Stacks inputs in a reused buffer, one for each thread, which for a GPU is pinned: copies then need no CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._buffer = torch.empty(0, dtype=torch.uint8)
+
+    def put(self, batch: Sequence[Input]) -> Tensor:
+        """Copies inputs of one shape and type to the device.
+
+        Returns:
+            [B, *shape] of the inputs' type. On a CPU, valid until the same thread's next call.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        first = batch[0]
+        size = len(batch) * first.nbytes
+        if size > self._buffer.numel():
+            self._buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        dtype = torch.from_numpy(np.empty(0, first.dtype)).dtype
+        staged = self._buffer[:size].view(dtype).view(len(batch), *first.shape)
+        np.stack(batch, out=staged.numpy())
+        return staged.to(self._device, non_blocking=True)
+
+
+def to_arrays(results: dict[str, Tensor]) -> list[Outputs]:
+    """Returns the outputs of each input, from results of a batch: output name → float32 [B, …] on the device."""
+    rows = [value.flatten(1) for value in results.values()]
+    host = (rows[0] if len(rows) == 1 else torch.cat(rows, 1)).cpu().numpy()
+    ends = np.cumsum([row.shape[1] for row in rows]).tolist()
+    places = [
+        (name, slice(end - row.shape[1], end), tuple(value.shape[1:]))
+        for (name, value), row, end in zip(results.items(), rows, ends, strict=True)
+    ]
+    return [{name: values[place].reshape(shape) for name, place, shape in places} for values in host]

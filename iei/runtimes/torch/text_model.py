@@ -1,0 +1,106 @@
+"""The text side of a loaded checkpoint: token ids in, named outputs out, all of it on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from iei.checkpoints.checkpoint import TextFiles
+from iei.checkpoints.text_architectures import TextArchitecture
+from iei.runtimes.api import TextSide
+from iei.runtimes.torch.device import Placement
+from iei.runtimes.torch.text_head import TextHead
+from iei.runtimes.torch.text_pooling import TEXT_POOLINGS
+from iei.runtimes.torch.weights import Weights
+
+Ids = npt.NDArray[np.int32]
+
+
+class TextModel(nn.Module):
+    """A transformers text model, with padding before it and poolings after it."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        architecture: TextArchitecture,
+        files: TextFiles,
+        placement: Placement,
+        *,
+        head: TextHead | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = weights.module
+        if hasattr(self.model.config, "use_cache"):
+            self.model.config.use_cache = False  # of keys and values, which only generating texts needs
+        self.head = head
+        self._architecture = architecture
+        self._files = files
+        self._device = placement.device
+        pooling = "pooler" if head else files.pipeline.pooling[0]
+        own = ("pooler",) if head or weights.pooler else ()
+        outputs = tuple(dict.fromkeys((*architecture.poolings, pooling, *own, "tokens")))
+        self.side = TextSide(outputs, pooling, max_tokens=self._limit())
+        self._pad_to = self.side.max_tokens if architecture.fixed_length else None
+        self._pad_id = self._padding()
+
+    def batch(self, texts: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+        """Pads texts to one length.
+
+        Args:
+            texts: token ids, int32 [L] of any lengths.
+
+        Returns:
+            Ids int64 [B, L] and mask float32 [B, L], on the device; padding comes last and has the mask 0.
+
+        Raises:
+            ValueError: an id has no embedding. On a GPU, the forward would make the whole device unusable.
+        """
+        lengths = [len(text) for text in texts]
+        shape = (len(texts), self._pad_to or max(lengths))
+        ids, mask = np.full(shape, self._pad_id, np.int64), np.zeros(shape, np.float32)
+        for row, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+            ids[row, :length], mask[row, :length] = text, 1.0
+        vocabulary = self.model.config.vocab_size
+        if ids.max() >= vocabulary:
+            raise ValueError(f"token id {ids.max()} is outside the model's vocabulary of {vocabulary}")
+        return torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
+
+    def forward(self, ids: Tensor, mask: Tensor, outputs: Collection[str]) -> dict[str, Tensor]:
+        """Computes one batch.
+
+        Args:
+            ids: as `batch` returns them.
+            mask: as `batch` returns it.
+            outputs: names of what to compute, of `side.outputs`.
+
+        Returns:
+            Output name → float32 [B, dim] or, for `tokens`, [B, L, dim] with rows for the padding, too.
+        """
+        result = self.model(input_ids=ids, attention_mask=None if self._pad_to else mask.long())
+        tokens = result.last_hidden_state.to(torch.float32)
+        return {name: self._output(name, tokens, mask, result) for name in outputs}
+
+    def _output(self, name: str, tokens: Tensor, mask: Tensor, result: Any) -> Tensor:
+        if name == "tokens":
+            return tokens
+        if name != "pooler":
+            return TEXT_POOLINGS[name](tokens, mask)
+        pooled: Tensor = self.head(tokens, mask) if self.head else result.pooler_output.to(torch.float32)
+        return pooled
+
+    def _padding(self) -> int:
+        """Returns the id of the padding: the tokenizer's, if the model has an embedding for it."""
+        config = self.model.config
+        known = (self._files.tokenizer.pad_id, config.pad_token_id)
+        return next((id for id in known if id is not None and 0 <= id < config.vocab_size), 0)
+
+    def _limit(self) -> int:
+        """Returns the longest text in tokens, special tokens included."""
+        config = self.model.config
+        positions = self._architecture.max_positions(config.max_position_embeddings, config.pad_token_id)
+        return min(self._files.pipeline.max_tokens or self._files.tokenizer.max_tokens or positions, positions)

@@ -1,0 +1,27 @@
+"""Apps for tests, around an engine that they bring along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from iei.app import create_app
+from iei.engine.api import Engine
+from iei.models.catalog import read_catalog
+from iei.runtimes import loading
+from iei.runtimes.api import Model
+from iei.settings import read_settings
+
+
+def app_around(engine: Engine, **settings: Any) -> FastAPI:
+    """An app of these settings; its catalog is what they say, if the model is not named the engine's default."""
+    read = read_settings(**{"model": engine.default.name, **settings})
+    return create_app(read, read_catalog(read.models), engine)
+
+
+def default_model(**settings: Any) -> Model:
+    """The first model of these settings, loaded on the CPU."""
+    read = read_settings(**settings)
+    request, *_ = read_catalog(read.models).load_requests("cpu", read.load)
+    return loading.load(request)

@@ -1,0 +1,15 @@
+"""What models are loaded with in tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iei.models.catalog import CatalogEntry, LoadRequest
+from iei.settings import LoadOptions
+
+
+def load_request(
+    name: str, id: str, *, device: str = "auto", pooling_optional: bool = False, **options: Any
+) -> LoadRequest:
+    """To load the model `id` under `name`, with the default `options` but for those given."""
+    return LoadRequest(CatalogEntry(name, id), device, LoadOptions(**options), pooling_optional)

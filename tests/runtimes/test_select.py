@@ -1,0 +1,104 @@
+"""A second runtime is a module and one row: here, one that doubles every vector of torch's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iei.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from iei.errors import StartupError
+from iei.models.catalog import LoadRequest
+from iei.models.spec import Modality
+from iei.runtimes.api import Input, Outputs, Runtime
+from iei.runtimes.loading import load as load_model
+from iei.runtimes.select import RUNTIMES, RuntimeRow, select
+from iei.runtimes.torch.load import load as load_torch
+from tests.checkpoints.text_checkpoints import write_text_checkpoint
+from tests.checkpoints.vision_checkpoints import write_checkpoint
+from tests.load_requests import load_request
+
+
+class Doubled:
+    """Implements `Runtime` with another one."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.device, self.dtype = runtime.device, runtime.dtype
+        self.software = "doubler 1.0"
+        self.parameters = runtime.parameters
+        self.max_batch = 7
+        self.image, self.text = runtime.image, runtime.text
+
+    def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        rows = self._runtime.run(modality, batch, outputs)
+        return [{name: 2 * vectors for name, vectors in row.items()} for row in rows]
+
+    def warm_up(self) -> None:
+        self._runtime.warm_up()
+
+
+def check(request: LoadRequest) -> None:
+    """What a runtime's module has: this module is the second runtime."""
+    if request.device == "cuda":
+        raise StartupError("doubler has no GPU.")
+
+
+def load(checkpoint: Checkpoint, request: LoadRequest) -> Doubled:
+    """The other thing that a runtime's module has."""
+    return Doubled(load_torch(checkpoint, request))
+
+
+@pytest.fixture
+def second_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes texts; everything else is left to torch."""
+    row = RuntimeRow("doubler", lambda checkpoint, request: checkpoint.text is not None)
+    monkeypatch.setitem(sys.modules, "doubler", sys.modules[__name__])
+    _use({"doubler": row, **RUNTIMES}, monkeypatch)
+
+
+def _use(runtimes: Mapping[str, RuntimeRow], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iei.runtimes.select.RUNTIMES", runtimes)
+
+
+def test_a_module_and_a_row_are_a_second_runtime(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    to_load = load_request("tiny", str(write_text_checkpoint("clip", tmp_path)), threads=1)
+    ids, pixels = np.array([3, 5, 8], np.int32), np.full((224, 224, 3), 77, np.uint8)
+    torch_model = load_model(to_load)
+    request.getfixturevalue("second_runtime")
+    model = load_model(to_load)
+    assert (model.spec.runtime, model.spec.max_batch) == ("doubler 1.0", 7)
+    assert model.spec.image == torch_model.spec.image
+    assert model.spec.text == torch_model.spec.text
+    inputs: dict[Modality, Input] = {"text": ids, "image": pixels}
+    for modality, array in inputs.items():
+        (ours,), (torchs,) = (each.run(modality, [array], ["pooler", "tokens"]) for each in (model, torch_model))
+        for name, vectors in torchs.items():
+            np.testing.assert_allclose(ours[name], 2 * vectors, atol=1e-5)
+
+
+@pytest.mark.usefixtures("second_runtime")
+def test_a_row_that_does_not_take_a_checkpoint_leaves_it_to_the_next(tmp_path: Path) -> None:
+    request = load_request("tiny", str(write_checkpoint("vit", tmp_path)), threads=1)
+    assert select(read_checkpoint(tmp_path), request) is RUNTIMES["torch"]
+    assert load_model(request).spec.runtime.startswith("torch ")
+
+
+def test_a_checkpoint_that_no_row_takes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "doubler", sys.modules[__name__])
+    _use({"picky": RuntimeRow("doubler", lambda checkpoint, request: False)}, monkeypatch)
+    with pytest.raises(StartupError, match=r"\(model_type vit\) can't be loaded on cpu by any .* picky: .*IEI_DEVICE"):
+        load_model(load_request("tiny", str(write_checkpoint("vit", tmp_path)), device="cpu"))
+
+
+def test_a_device_that_no_runtime_has_is_refused_before_anything_is_downloaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "doubler", sys.modules[__name__])
+    _use({"doubler": RuntimeRow("doubler", lambda checkpoint, request: True)}, monkeypatch)
+    monkeypatch.setattr("iei.runtimes.loading.find_folder", lambda request: pytest.fail("it was downloaded"))
+    with pytest.raises(StartupError, match="doubler has no GPU"):
+        load_model(load_request("tiny", "org/vit", device="cuda"))
