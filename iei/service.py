@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import prod
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
@@ -250,7 +251,7 @@ class _Request:
         Raises:
             InvalidField: the answer would have more than `limit` numbers.
         """
-        self._values += sum(int(np.prod(shape)) for shape in shapes.values())
+        self._values += sum(prod(shape) for shape in shapes.values())
         if self._values > limit:
             raise InvalidField(
                 f"the answer would have more than {limit} numbers (IEI_MAX_OUTPUT_VALUES): send fewer inputs"
