@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,6 +13,15 @@ from iei.models.catalog import read_catalog
 from iei.runtimes import loading
 from iei.runtimes.api import Model
 from iei.settings import read_settings
+from tests.engine.runtimes_for_tests import SPEC
+
+ERROR_FIELDS: Mapping[str, set[str]] = {
+    "/embed": {"error", "error_type", "detail"},
+    "/v1/embeddings": {"error", "detail"},
+    f"/v2/models/{SPEC.name}/infer": {"error"},
+    "/predict": {"detail"},
+}
+"""A route of each dialect → the fields that its errors have."""
 
 
 def app_around(engine: Engine, **settings: Any) -> FastAPI:

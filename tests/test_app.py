@@ -11,15 +11,8 @@ from starlette.testclient import TestClient
 from iei.engine.inprocess import InProcessEngine
 from iei.errors import Unhealthy
 from iei.models.spec import ModelSpec
-from tests.apps import app_around
+from tests.apps import ERROR_FIELDS, app_around
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
-
-ERRORS = {
-    "/embed": {"error", "error_type", "detail"},
-    "/v1/embeddings": {"error", "detail"},
-    f"/v2/models/{SPEC.name}/infer": {"error"},
-    "/predict": {"detail"},
-}
 
 
 @pytest.fixture
@@ -29,7 +22,7 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
-@pytest.mark.parametrize("path", ERRORS)
+@pytest.mark.parametrize("path", ERROR_FIELDS)
 def test_a_bug_is_answered_in_shape_and_logged_under_the_name_of_its_request(
     client: TestClient, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -43,7 +36,7 @@ def test_a_bug_is_answered_in_shape_and_logged_under_the_name_of_its_request(
     with caplog.at_level(logging.ERROR):
         response = client.post(path, json={}, headers={"x-request-id": "request-7"})
     assert response.status_code == 500
-    assert response.json().keys() == ERRORS[path]
+    assert response.json().keys() == ERROR_FIELDS[path]
     assert "a bug" not in response.text
     assert response.headers["x-request-id"] == "request-7"
     assert float(response.headers["x-total-time"]) >= 0

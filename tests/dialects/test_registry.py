@@ -14,8 +14,8 @@ from starlette.types import Scope
 from iei.dialects.registry import Dialect, Dialects
 from iei.engine.inprocess import InProcessEngine
 from iei.errors import IEIError
-from tests.apps import app_around
-from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
+from tests.apps import ERROR_FIELDS, app_around
+from tests.engine.runtimes_for_tests import KnownRuntime
 
 
 def _dialect(name: str, *paths: str, prefix: str | None = None, health: str | None = None) -> Dialect:
@@ -70,21 +70,13 @@ def test_health_is_told_apart_so_that_a_guard_can_let_it_through(path: str, meth
     assert DIALECTS.is_health(_scope(path, method)) is health
 
 
-SHAPES = {
-    "/embed": {"error", "error_type", "detail"},
-    "/v1/embeddings": {"error", "detail"},
-    f"/v2/models/{SPEC.name}/infer": {"error"},
-    "/predict": {"detail"},
-}
-
-
 @pytest.fixture
 def client() -> Iterator[TestClient]:
     with TestClient(app_around(InProcessEngine(KnownRuntime()), max_body_bytes=1000)) as client:
         yield client
 
 
-@pytest.mark.parametrize("path", SHAPES)
+@pytest.mark.parametrize("path", ERROR_FIELDS)
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
@@ -101,13 +93,13 @@ def test_errors_of_middleware_and_of_handlers_look_the_same(
 ) -> None:
     headers = {"content-type": "application/json", **request_.get("headers", {})}
     response = client.post(path, content=request_["content"], headers=headers)
-    assert (response.status_code, response.json().keys()) == (status, SHAPES[path])
+    assert (response.status_code, response.json().keys()) == (status, ERROR_FIELDS[path])
     assert response.headers["x-request-id"]
     assert (response.headers.get("connection") == "close") is (status == 413)
 
 
-@pytest.mark.parametrize("path", SHAPES)
+@pytest.mark.parametrize("path", ERROR_FIELDS)
 def test_a_wrong_method_is_told_in_the_form_of_the_route(client: TestClient, path: str) -> None:
     response = client.delete(path)
-    assert (response.status_code, response.json().keys()) == (405, SHAPES[path])
+    assert (response.status_code, response.json().keys()) == (405, ERROR_FIELDS[path])
     assert "POST" in response.headers["allow"]
