@@ -26,6 +26,7 @@ from iei.errors import IEIError, RouteError
 from iei.inputs.preparer import Preparer
 from iei.middleware.body import BodyLimits, CancelWhenGone, Unpack
 from iei.middleware.errors import AnswerErrors
+from iei.middleware.model_prefix import ModelPrefix
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
 from iei.service import EmbeddingService
@@ -62,6 +63,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine) -> FastAPI:
         version=__version__,
         lifespan=_lifespan(service),
         middleware=[
+            Middleware(ModelPrefix, is_served=catalog.__contains__),
             Middleware(Trace, respond=respond),
             Middleware(AnswerErrors, respond=respond),
             Middleware(CancelWhenGone),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,16 @@ class Options:
     truncation_direction: Literal["left", "right"] = "right"
     """The end at which texts are cut."""
     prompt_name: str | None = None
-    """One of the text model's prompts, put before each text."""
+    """One of the text model's prompts, put before each text. A model without it refuses the request."""
+    prompt_hints: tuple[str, ...] = ()
+    """Names of prompts that would suit, best first: without `prompt_name`, the first that the model has is used."""
+
+
+class PictureSize(NamedTuple):
+    """Size of a picture as it was decoded, in pixels. `IEI_FAST_DECODE` decodes large JPEGs at a fraction of theirs."""
+
+    width: int
+    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,8 @@ class Embedding:
     """Output name → float32[dim] or float32[rows, dim], C-contiguous."""
     tokens: int
     """Tokens of a text, special ones included; patches of a picture."""
+    picture: PictureSize | None = None
+    """None of a text."""
 
     @property
     def vector(self) -> Vectors:

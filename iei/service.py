@@ -19,7 +19,7 @@ from iei.inputs.modality import typed
 from iei.inputs.preparer import Preparer
 from iei.models.catalog import Catalog
 from iei.models.spec import ModelSpec, Rows, TextTower, output_shapes
-from iei.requests import Embedding, Embeddings, ImageInput, Input, Options, TextInput, Token, Vectors
+from iei.requests import Embedding, Embeddings, ImageInput, Input, Options, PictureSize, TextInput, Token, Vectors
 from iei.settings import RequestSettings
 from iei.targets import Target, resolve_targets, text_tower
 
@@ -103,10 +103,18 @@ class EmbeddingService:
         """
         return await self._engine.describe(self.resolve(model), deadline=self._deadline())
 
-    async def embed(self, inputs: Sequence[Input], options: Options, *, field: str = "inputs") -> Embeddings:
+    async def embed(
+        self, inputs: Sequence[Input], options: Options, *, field: str = "inputs", names: Sequence[str] | None = None
+    ) -> Embeddings:
         """All vectors of a request, in the order of its inputs.
 
         A bad input fails alone and before any batch; the error names every bad one by its index in `field`.
+
+        Args:
+            inputs: what to embed.
+            options: what the request says about them.
+            field: the dialect's name for the list of inputs.
+            names: the dialect's name of each input, where they are not all in one list.
 
         Raises:
             EmptyInput, InvalidField: of the request as a whole.
@@ -120,12 +128,18 @@ class EmbeddingService:
             targets = resolve_targets(spec, items, options, self._settings.normalize)
             request = _Request(spec, items, targets, options, deadline)
             await self._work_on(request)
-        return request.answer(field)
+        return request.answer(field, names)
 
     async def tokenize(
-        self, texts: Sequence[str], *, add_special_tokens: bool, prompt_name: str | None, field: str = "inputs"
+        self,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        add_special_tokens: bool,
+        prompt_name: str | None,
+        field: str = "inputs",
     ) -> list[list[Token]]:
-        """The tokens of each text, by the default model's tokenizer.
+        """The tokens of each text, by the model's tokenizer.
 
         Raises:
             EmptyInput, InvalidField: of the request as a whole.
@@ -135,25 +149,27 @@ class EmbeddingService:
         def one(text: str, tower: TextTower) -> Awaitable[list[Token]]:
             return self._preparer.tokenize(text, tower, add_special_tokens=add_special_tokens, prompt_name=prompt_name)
 
-        return await self._each(texts, one, field)
+        return await self._each(texts, one, model, field)
 
     async def detokenize(
-        self, ids: Sequence[Sequence[int]], *, skip_special_tokens: bool, field: str = "ids"
+        self, ids: Sequence[Sequence[int]], *, model: str | None = None, skip_special_tokens: bool, field: str = "ids"
     ) -> list[str]:
-        """The text of each list of token ids, by the default model's tokenizer. Raises as `tokenize` does."""
+        """The text of each list of token ids, by the model's tokenizer. Raises as `tokenize` does."""
 
         def one(item: Sequence[int], tower: TextTower) -> Awaitable[str]:
             return self._preparer.detokenize(item, tower, skip_special_tokens=skip_special_tokens)
 
-        return await self._each(ids, one, field)
+        return await self._each(ids, one, model, field)
 
-    async def _each(self, items: Sequence[S], work: Callable[[S, TextTower], Awaitable[T]], field: str) -> list[T]:
-        """`work` on each of `items`, with the default model's text side."""
+    async def _each(
+        self, items: Sequence[S], work: Callable[[S, TextTower], Awaitable[T]], model: str | None, field: str
+    ) -> list[T]:
+        """`work` on each of `items`, with the model's text side."""
         deadline = self._deadline()
         results: list[T] = []
         errors: dict[int, IEIError] = {}
         with self._admission.admitted(len(items), field):
-            spec = await self._engine.describe(self.resolve(None), deadline=deadline)
+            spec = await self._engine.describe(self.resolve(model), deadline=deadline)
             tower = text_tower(spec)
             for index, item in enumerate(items):
                 try:
@@ -181,7 +197,7 @@ class EmbeddingService:
             if time.monotonic() > request.deadline:
                 raise Overloaded("there was no time left to come to this input (IEI_REQUEST_TIMEOUT_S)")
             target = request.target(index)
-            array = await self._preparer.prepare(request.items[index], request.spec, request.options)
+            array, picture = await self._preparer.prepare(request.items[index], request.spec, request.options)
             rows = target.tower.rows(array.shape)
             shapes = output_shapes(target.tower, target.outputs, rows)
             request.count_values(shapes, self._settings.max_output_values)
@@ -194,7 +210,7 @@ class EmbeddingService:
         except IEIError as error:
             request.failure = request.failure or error
         else:
-            embedding = finish(result, target, rows, request.options.dimensions)
+            embedding = finish(result, target, rows, request.options.dimensions, picture)
             request.done[index] = _Done(embedding, prepared_s, result.forward)
 
     def _deadline(self) -> float:
@@ -257,10 +273,10 @@ class _Request:
                 f"the answer would have more than {limit} numbers (IEI_MAX_OUTPUT_VALUES): send fewer inputs"
             )
 
-    def answer(self, field: str) -> Embeddings:
+    def answer(self, field: str, names: Sequence[str] | None) -> Embeddings:
         """Raises what kept this request from being answered: errors of items first, they are the most particular."""
         if self.errors:
-            raise _of_inputs(self.errors, field)
+            raise _of_inputs(self.errors, field, names)
         if self.failure:
             raise self.failure
         done = [self.done[index] for index in sorted(self.done)]
@@ -275,10 +291,12 @@ class _Request:
         )
 
 
-def finish(result: Result, target: Target, rows: Rows, dimensions: int | None) -> Embedding:
+def finish(
+    result: Result, target: Target, rows: Rows, dimensions: int | None, picture: PictureSize | None
+) -> Embedding:
     """What the engine computed, cut to the leading `dimensions` and normalised as the target says."""
     vectors = {name: _finished(result.outputs[name], dimensions, target.normalizes(name)) for name in target.outputs}
-    return Embedding(vectors, rows.tokens if target.modality == "text" else rows.patches)
+    return Embedding(vectors, rows.tokens if target.modality == "text" else rows.patches, picture)
 
 
 def _finished(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vectors:
@@ -295,7 +313,7 @@ def _length(item: ImageInput | TextInput) -> int:
     return len(item.source) if isinstance(item, TextInput) else 0
 
 
-def _of_inputs(errors: Mapping[int, IEIError], field: str) -> InvalidInputs:
+def _of_inputs(errors: Mapping[int, IEIError], field: str, names: Sequence[str] | None = None) -> InvalidInputs:
     """One error for a request: what is wrong with its inputs, or else on which of them the model failed."""
     bad = {index: error for index, error in errors.items() if not isinstance(error, BackendFailed)}
-    return InvalidInputs(bad or errors, field)
+    return InvalidInputs(bad or errors, field, names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -26,13 +26,19 @@ def input_of(item: str | Sequence[int], modality: Modality | None = None) -> Inp
     return ImageInput(item) if modality == "image" else TextInput(item)
 
 
+Truncation = Annotated[bool | Literal["none", "start", "end"], AnyCase]
+"""Whether texts that are too long are truncated, and at which end: TEI's values and those of NVIDIA and Cohere."""
+
+_END_OF: Mapping[bool | str | None, Literal["left", "right"]] = {"start": "left"}
+
+
 class TextOptions(BaseModel):
     """Options of a request that apply to texts. They are ignored for images."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    truncate: bool | None = None
-    """Truncate texts that are too long instead of rejecting them."""
+    truncate: Truncation | None = None
+    """Truncate texts that are too long instead of rejecting them; `START` and `END` also say at which end."""
     truncation_direction: Annotated[Literal["left", "right"], AnyCase] | None = None
     """The end at which texts are truncated. Default: right."""
     prompt_name: str | None = None
@@ -44,9 +50,10 @@ class TextOptions(BaseModel):
         Args:
             **others: further fields of `Options`.
         """
+        end = _END_OF.get(self.truncate, "right")
         return Options(
-            truncate=self.truncate,
-            truncation_direction=self.truncation_direction or "right",
+            truncate=None if self.truncate is None else self.truncate not in (False, "none"),
+            truncation_direction=self.truncation_direction or end,
             prompt_name=self.prompt_name,
             **others,
         )

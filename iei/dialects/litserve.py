@@ -16,7 +16,7 @@ from starlette.responses import Response
 from iei.dialects.fields import ListOf, OneOrMore, OrNull, one_or_more
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
-from iei.dialects.wire import json_list, json_response, parsed, timing_headers
+from iei.dialects.wire import json_list, json_response, model_of, parsed, timing_headers
 from iei.errors import FixedSize, IEIError
 from iei.models.spec import ModelSpec
 from iei.requests import Embeddings, ImageInput, Options
@@ -68,8 +68,8 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     default = service.default
     to_multiple = settings.predict_resize == "multiple"
 
-    async def embedded(images: list[str], outputs: tuple[str, ...]) -> Embeddings:
-        options = Options(outputs=outputs, normalize=False, resize_to_multiple=to_multiple)
+    async def embedded(model: str | None, images: list[str], outputs: tuple[str, ...]) -> Embeddings:
+        options = Options(model=model, outputs=outputs, normalize=False, resize_to_multiple=to_multiple)
         try:
             return await service.embed([ImageInput(image) for image in images], options, field="image_data")
         except FixedSize as error:
@@ -87,7 +87,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         one = isinstance(body.image_data, str)
         images = [body.image_data] if isinstance(body.image_data, str) else body.image_data
         wanted = list(dict.fromkeys(body.embedding_types))  # duplicates would be computed and sent again
-        embeddings = await embedded(images, tuple(_OUTPUTS[name] for name in wanted) or ("default",))
+        embeddings = await embedded(model_of(request), images, tuple(_OUTPUTS[name] for name in wanted) or ("default",))
         results = [
             {name: orjson.Fragment(await json_list(item.outputs[_OUTPUTS[name]])) for name in wanted}
             for item in embeddings.items

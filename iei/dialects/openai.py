@@ -6,12 +6,9 @@ Wire format: docs/api/openai.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import orjson
-import pybase64
 from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from starlette.requests import Request
@@ -21,14 +18,14 @@ from iei.dialects.fields import AnyCase, ListOf
 from iei.dialects.items import TextOptions, input_of
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
-from iei.dialects.wire import json_list, json_response, one_kind_of_fault, parsed, timing_headers
+from iei.dialects.vectors import Encoding, encoded
+from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, timing_headers
 from iei.errors import IEIError, InvalidField, ModelNotFound, Overloaded
 from iei.models.spec import Modality, ModelSpec
-from iei.requests import Embeddings, ImageInput, Options, Vectors
+from iei.requests import Embeddings, ImageInput, Options
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
 
-Encoding = Literal["float", "base64"]
 TokenId = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 
@@ -83,8 +80,8 @@ class EmbeddingsRequest(TextOptions):
         BeforeValidator(_as_list, json_schema_input_type=str | list[TokenId] | ImageItem | list[Item]),
     ]
     """A text, the token ids of a text, or an image; or a list of these."""
-    model: str
-    """One of the names that /v1/models lists."""
+    model: str | None = None
+    """One of the names that /v1/models lists. Default: the first."""
     encoding_format: Encoding | None = None
     """Format of the vectors: numbers (the default), or base64 of little-endian float32."""
     dimensions: int | None = Field(None, ge=1)
@@ -187,10 +184,10 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             body = await parsed(request, EmbeddingsRequest)
             objects = [isinstance(item, ImageItem) for item in body.input]
             if not any(objects):
-                return await _one_vector(service, body)
+                return await _one_vector(service, model_of(request, body.model), body)
             if not all(objects):
                 raise InvalidField("input: images given as objects can't be mixed with strings and token ids", "input")
-        return await _named_vectors(service, body)
+        return await _named_vectors(service, model_of(request, body.model), body)
 
     @routes.get("/models")
     async def models() -> dict[str, Any]:
@@ -207,30 +204,29 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     return Dialect("OpenAI", error_body, routes, prefix="/v1/")
 
 
-async def _one_vector(service: EmbeddingService, body: EmbeddingsRequest) -> Response:
+async def _one_vector(service: EmbeddingService, model: str | None, body: EmbeddingsRequest) -> Response:
     """A response in OpenAI's format."""
     inputs = [input_of(item, body.modality) for item in body.input if not isinstance(item, ImageItem)]
-    options = body.options(model=body.model, normalize=True, dimensions=body.dimensions)
+    options = body.options(model=model, normalize=True, dimensions=body.dimensions)
     embeddings = await service.embed(inputs, options, field="input")
-    written = _WRITTEN[body.encoding_format or "float"]
     tokens = sum(item.tokens for item in embeddings.items)
     return await _response(
         embeddings,
-        [{"embedding": written(item.vector)} for item in embeddings.items],
+        [{"embedding": encoded(item.vector, body.encoding_format or "float")} for item in embeddings.items],
         {"prompt_tokens": tokens, "total_tokens": tokens},
     )
 
 
-async def _named_vectors(service: EmbeddingService, body: EmbeddingsRequest) -> Response:
+async def _named_vectors(service: EmbeddingService, model: str | None, body: EmbeddingsRequest) -> Response:
     """A response in Imbeddings' format."""
     inputs = [ImageInput(item.source) for item in body.input if isinstance(item, ImageItem)]
-    options = Options(model=body.model, outputs=tuple(_IMBEDDINGS.values()), normalize=True, dimensions=body.dimensions)
+    options = Options(model=model, outputs=tuple(_IMBEDDINGS.values()), normalize=True, dimensions=body.dimensions)
     embeddings = await service.embed(inputs, options, field="input")
-    written = _WRITTEN[body.encoding_format or "float"]
+    encoding = body.encoding_format or "float"
     return await _response(
         embeddings,
         [
-            {"embeddings": {name: written(item.outputs[output]) for name, output in _IMBEDDINGS.items()}}
+            {"embeddings": {name: encoded(item.outputs[output], encoding) for name, output in _IMBEDDINGS.items()}}
             for item in embeddings.items
         ],
         {"input_images": len(embeddings.items), "embedding_dim": embeddings.items[0].outputs["cls"].size},
@@ -252,13 +248,6 @@ async def _response(embeddings: Embeddings, data: list[dict[str, Any]], usage: d
         }
     )
     return json_response(content, headers=timing_headers(embeddings))
-
-
-def _base64(vector: Vectors) -> str:
-    return pybase64.b64encode_as_string(vector.astype("<f4", copy=False).tobytes())
-
-
-_WRITTEN: dict[Encoding, Callable[[Vectors], str | Vectors]] = {"float": np.asarray, "base64": _base64}
 
 
 def _examples(spec: ModelSpec) -> dict[str, object]:

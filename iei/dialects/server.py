@@ -11,13 +11,14 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import Response
 
 from iei import __version__
 from iei.dialects.openapi import errors_as
 from iei.dialects.registry import Dialect
 from iei.dialects.tei_errors import EmbedError, error_body
-from iei.dialects.wire import json_response
+from iei.dialects.wire import json_response, model_of
 from iei.errors import Unhealthy
 from iei.models.catalog import served_name
 from iei.models.spec import POOLED, ROWS, ModelSpec
@@ -34,9 +35,9 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
     routes = APIRouter(tags=["Server"], responses=errors_as(EmbedError))
 
     @routes.get("/info", response_model=dict[str, Any])
-    async def info() -> Response:
-        """The default model, and the limits on requests."""
-        fields = {**_described(await service.describe()), **limits, "version": __version__}
+    async def info(request: Request) -> Response:
+        """The default model (or, at `/m/{model}/info`, that model), and the limits on requests."""
+        fields = {**_described(await service.describe(model_of(request))), **limits, "version": __version__}
         return json_response(orjson.dumps(fields))
 
     @routes.head("/health", include_in_schema=False)

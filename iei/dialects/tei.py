@@ -18,8 +18,8 @@ from iei.dialects.items import TextOptions, input_of
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
 from iei.dialects.tei_errors import EmbedError, error_body
-from iei.dialects.wire import json_list, json_response, parsed, timing_headers, vectors_response
-from iei.errors import EmptyInput, InvalidInputs
+from iei.dialects.wire import json_list, json_response, model_of, parsed, timing_headers, vectors_response
+from iei.errors import EmptyInput
 from iei.models.spec import Modality, ModelSpec, Pooling
 from iei.requests import Token
 from iei.service import EmbeddingService
@@ -90,9 +90,11 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     default = service.default
     embed_body = documented(EmbedRequest, _examples(default))
 
-    async def embedded(body: EmbedRequest, outputs: tuple[str, ...]) -> Response:
+    async def embedded(request: Request, body: EmbedRequest, outputs: tuple[str, ...]) -> Response:
         inputs = [input_of(item, body.modality) for item in body.inputs]
-        options = body.options(outputs=outputs, normalize=body.normalize, dimensions=body.dimensions)
+        options = body.options(
+            model=model_of(request), outputs=outputs, normalize=body.normalize, dimensions=body.dimensions
+        )
         embeddings = await service.embed(inputs, options)
         return await vectors_response([item.vector for item in embeddings.items], embeddings)
 
@@ -102,12 +104,12 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     async def embed(request: Request) -> Response:
         """One vector per input, in the order of the inputs."""
         body = await parsed(request, EmbedRequest)
-        return await embedded(body, (body.pooling or "default",))
+        return await embedded(request, body, (body.pooling or "default",))
 
     @routes.post("/embed_all", openapi_extra=embed_body, response_model=list[list[list[float]]])
     async def embed_all(request: Request) -> Response:
         """One vector for each token of each input: class, register and patch tokens of an image, tokens of a text."""
-        return await embedded(await parsed(request, EmbedRequest), ("tokens",))
+        return await embedded(request, await parsed(request, EmbedRequest), ("tokens",))
 
     @routes.post(
         "/similarity",
@@ -120,12 +122,9 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         if not body.inputs.sentences:
             raise EmptyInput("inputs.sentences is empty: send at least one", "inputs")
         inputs = [input_of(item) for item in (body.inputs.source_sentence, *body.inputs.sentences)]
-        options = (body.parameters or TextOptions()).options(normalize=True)
-        try:
-            embeddings = await service.embed(inputs, options)
-        except InvalidInputs as error:
-            sentences = (f"inputs.sentences[{index}]" for index in range(len(body.inputs.sentences)))
-            raise InvalidInputs(error.errors, names=("inputs.source_sentence", *sentences)) from None
+        options = (body.parameters or TextOptions()).options(model=model_of(request), normalize=True)
+        sentences = (f"inputs.sentences[{index}]" for index in range(len(body.inputs.sentences)))
+        embeddings = await service.embed(inputs, options, names=("inputs.source_sentence", *sentences))
         source, *others = (item.vector for item in embeddings.items)
         return json_response(await json_list(np.stack(others) @ source), headers=timing_headers(embeddings))
 
@@ -139,7 +138,10 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         """The tokens of each text."""
         body = await parsed(request, TokenizeRequest)
         tokens = await service.tokenize(
-            body.inputs, add_special_tokens=body.add_special_tokens, prompt_name=body.prompt_name
+            body.inputs,
+            model=model_of(request),
+            add_special_tokens=body.add_special_tokens,
+            prompt_name=body.prompt_name,
         )
         return json_response(await json_list(tokens))
 
@@ -152,7 +154,9 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     async def decode(request: Request) -> Response:
         """The text of each list of token ids."""
         body = await parsed(request, DecodeRequest)
-        texts = await service.detokenize(body.ids, skip_special_tokens=body.skip_special_tokens)
+        texts = await service.detokenize(
+            body.ids, model=model_of(request), skip_special_tokens=body.skip_special_tokens
+        )
         return json_response(await json_list(texts))
 
     return Dialect("IEI and text-embeddings-inference", error_body, routes)

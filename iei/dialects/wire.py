@@ -72,6 +72,21 @@ def one_kind_of_fault() -> Iterator[None]:
         raise InvalidInput(error.message, error.field) from None
 
 
+def model_of(request: Request, named: str | None = None) -> str | None:
+    """The model that a request means: the one that it names, or else the one in its path (`/m/{model}/…`).
+
+    Args:
+        request: the request.
+        named: what it says in its body. Some clients must name a model and send a placeholder.
+    """
+    in_path: str | None = getattr(request.state, "model", None)
+    return in_path if named in _UNNAMED else named
+
+
+_UNNAMED = (None, "", "default/not-specified")
+"""What stands for no model; the last one is infinity's."""
+
+
 def media_type(request: Request) -> str:
     """The Content-Type without its parameters, in lower case; empty if the header is missing."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()

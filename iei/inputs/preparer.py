@@ -20,12 +20,19 @@ from iei.inputs.geometry import to_multiple, to_pixels
 from iei.inputs.sources import encoded_bytes, kind_of
 from iei.inputs.tokens import configure_tokenizers, decode, encode, keep_tokenizer, tokenize
 from iei.models.spec import ImageTower, ModelSpec, TextTower
-from iei.requests import ImageInput, Options, TextInput, Token
+from iei.requests import ImageInput, Options, PictureSize, TextInput, Token
 from iei.settings import InputSettings
 
 T = TypeVar("T")
-Prepared = npt.NDArray[np.generic]
-"""Pixels uint8[H, W, 3] (float32 where the geometry says so), or token ids int32[L]."""
+
+
+class Prepared(NamedTuple):
+    """An input, ready for the engine."""
+
+    array: npt.NDArray[np.generic]
+    """Pixels uint8[H, W, 3] (float32 where the geometry says so), or token ids int32[L]."""
+    picture: PictureSize | None = None
+    """Size of the picture that was decoded. None of a text."""
 
 
 class _Started(NamedTuple):
@@ -121,21 +128,24 @@ class Preparer:
 
     def _encode(self, item: TextInput, tower: TextTower, options: Options) -> Prepared:
         self._check_length(item.source)
-        return encode(
+        hinted = next((name for name in options.prompt_hints if name in tower.prompts), None)
+        ids = encode(
             item.source,
             tower,
             truncate=bool(options.truncate),
             direction=options.truncation_direction,
-            prompt_name=options.prompt_name,
+            prompt_name=options.prompt_name or hinted,
         )
+        return Prepared(ids)
 
     def _decode(self, source: str | bytes, tower: ImageTower, options: Options) -> Prepared:
         data = encoded_bytes(source, self._settings.max_image_bytes)
         if options.resize_to_multiple:
             with decoded(data, self._limits) as image:
-                return to_multiple(image, tower.geometry, tower.stride, self._settings.max_patches)
+                pixels = to_multiple(image, tower.geometry, tower.stride, self._settings.max_patches)
+                return Prepared(pixels, PictureSize(*image.size))
         with decoded(data, self._limits, target=tower.geometry.size) as image:
-            return to_pixels(image, tower.geometry, fast=self._limits.fast)
+            return Prepared(to_pixels(image, tower.geometry, fast=self._limits.fast), PictureSize(*image.size))
 
     def _check_length(self, text: Sized) -> None:
         """Rejects long texts: tokenizing needs a hundred times the memory of the text, even if it is truncated."""

@@ -70,6 +70,9 @@ class Catalog:
             raise ModelNotFound(f"model {name[:100]!r} is not served here; served: {', '.join(self.names)}")
         return matches[0]
 
+    def __contains__(self, name: str) -> bool:
+        return any(name in (entry.name, entry.id) for entry in self.entries)
+
     def _with_id(self, model_id: str) -> tuple[CatalogEntry, ...]:
         return tuple(entry for entry in self.entries if entry.id == model_id)
 
