@@ -166,7 +166,7 @@ def _inputs(call: Call) -> tuple[str, list[Input]]:
     given = call.inputs.keys() - _OPTIONS
     if len(given) != 1 or not given <= _SOURCES.keys():
         raise InvalidInput(
-            "inputs: must have exactly one of the tensors `image` and `text`, and besides it only "
+            "inputs: must have exactly one of the tensors `image`, `text` and `input_text`, and besides it only "
             f"{', '.join(_OPTIONS)}; got: {', '.join(sorted(call.inputs))[:200]}"
         )
     (name,) = given
@@ -190,7 +190,9 @@ def _text(element: Element) -> str:
 _SOURCES: Mapping[str, Callable[[Element], Input]] = {
     "image": _image,
     "text": lambda element: TextInput(_text(element)),
+    "input_text": lambda element: TextInput(_text(element)),
 }
+"""Name of a tensor of inputs → what its elements are. `input_text` is LiteLLM's name for texts."""
 _OPTIONS = ("pooling_strategy", "normalize", "include_raw")
 
 
@@ -212,7 +214,8 @@ def _wanted(call: Call) -> dict[str, bool]:
     """Requested outputs → whether to send them in binary."""
     if unknown := call.outputs.keys() - _OUTPUTS.keys():
         raise InvalidInput(f"outputs: there is no {', '.join(sorted(unknown))[:200]}; there are {', '.join(_OUTPUTS)}")
-    names = call.outputs or {"output": None}
+    # LiteLLM names no outputs, and expects one tensor of vectors.
+    names = call.outputs or {"embedding" if "input_text" in call.inputs else "output": None}
     if _option(call, "include_raw", _FLAGS):
         names = {**names, "raw_embeddings": names.get("raw_embeddings")}
     return {name: call.binary_output if binary is None else binary for name, binary in names.items()}

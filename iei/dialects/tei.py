@@ -5,11 +5,12 @@ Wire format: docs/api/iei.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,11 +27,9 @@ from iei.service import EmbeddingService
 from iei.settings import DialectSettings
 
 
-class EmbedRequest(TextOptions):
-    """The body of a request for embeddings."""
+class EmbedOptions(TextOptions):
+    """Options of a request for embeddings."""
 
-    inputs: Strings
-    """An image (base64, data URI or URL) or a text, or a list of these."""
     normalize: bool | None = None
     """Divide each vector by its L2 norm. Default: IEI_NORMALIZE; if unset, texts as the model's pipeline, images no."""
     pooling: Annotated[Pooling, AnyCase] | None = None
@@ -39,6 +38,13 @@ class EmbedRequest(TextOptions):
     """Truncate each vector to this many leading values, before it is normalised."""
     modality: Annotated[Modality, AnyCase] | None = None
     """How a model for both reads inputs. Default: data URIs of images are images, other strings are texts."""
+
+
+class EmbedRequest(EmbedOptions):
+    """The body of a request for embeddings."""
+
+    inputs: Strings
+    """An image (base64, data URI or URL) or a text, or a list of these."""
 
 
 class Sentences(BaseModel):
@@ -53,6 +59,16 @@ class SimilarityRequest(BaseModel):
 
     inputs: Sentences
     parameters: TextOptions | None = None
+
+
+class RootRequest(EmbedOptions):
+    """The body of a request to `/`, to which clients of Hugging Face's Inference API send every task."""
+
+    inputs: Annotated[
+        Annotated[Strings, Tag("<embed>")] | Annotated[Sentences, Tag("<similarity>")],
+        Discriminator(lambda inputs: "<similarity>" if isinstance(inputs, dict) else "<embed>"),
+    ]
+    """What to embed, as at `/embed`; or a source sentence and the sentences to compare it with, as at `/similarity`."""
 
 
 class TokenizeRequest(BaseModel):
@@ -90,26 +106,53 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     default = service.default
     embed_body = documented(EmbedRequest, _examples(default))
 
-    async def embedded(request: Request, body: EmbedRequest, outputs: tuple[str, ...]) -> Response:
-        inputs = [input_of(item, body.modality) for item in body.inputs]
+    async def embedded(
+        request: Request, items: Sequence[str], body: EmbedOptions, outputs: tuple[str, ...] | None = None
+    ) -> Response:
+        inputs = [input_of(item, body.modality) for item in items]
         options = body.options(
-            model=model_of(request), outputs=outputs, normalize=body.normalize, dimensions=body.dimensions
+            model=model_of(request),
+            outputs=outputs or (body.pooling or "default",),
+            normalize=body.normalize,
+            dimensions=body.dimensions,
         )
         embeddings = await service.embed(inputs, options)
         return await vectors_response([item.vector for item in embeddings.items], embeddings)
 
+    async def compared(request: Request, sentences: Sentences, parameters: TextOptions) -> Response:
+        if not sentences.sentences:
+            raise EmptyInput("inputs.sentences is empty: send at least one", "inputs")
+        inputs = [input_of(item) for item in (sentences.source_sentence, *sentences.sentences)]
+        options = parameters.options(model=model_of(request), normalize=True)
+        names = (f"inputs.sentences[{index}]" for index in range(len(sentences.sentences)))
+        embeddings = await service.embed(inputs, options, names=("inputs.source_sentence", *names))
+        source, *others = (item.vector for item in embeddings.items)
+        return json_response(await json_list(np.stack(others) @ source), headers=timing_headers(embeddings))
+
     @routes.post("/embed", openapi_extra=embed_body, response_model=list[list[float]])
-    @routes.post("/", openapi_extra=embed_body, response_model=list[list[float]])
     @routes.post("/invocations", openapi_extra=embed_body, response_model=list[list[float]])
     async def embed(request: Request) -> Response:
         """One vector per input, in the order of the inputs."""
         body = await parsed(request, EmbedRequest)
-        return await embedded(request, body, (body.pooling or "default",))
+        return await embedded(request, body.inputs, body)
+
+    @routes.post(
+        "/",
+        openapi_extra=documented(RootRequest, {**_examples(default), **_comparisons(default)}),
+        response_model=list[list[float]] | list[float],
+    )
+    async def root(request: Request) -> Response:
+        """As `/embed`; or as `/similarity`, if `inputs` is an object with a source sentence."""
+        body = await parsed(request, RootRequest)
+        if isinstance(body.inputs, Sentences):
+            return await compared(request, body.inputs, body)
+        return await embedded(request, body.inputs, body)
 
     @routes.post("/embed_all", openapi_extra=embed_body, response_model=list[list[list[float]]])
     async def embed_all(request: Request) -> Response:
         """One vector for each token of each input: class, register and patch tokens of an image, tokens of a text."""
-        return await embedded(request, await parsed(request, EmbedRequest), ("tokens",))
+        body = await parsed(request, EmbedRequest)
+        return await embedded(request, body.inputs, body, ("tokens",))
 
     @routes.post(
         "/similarity",
@@ -119,14 +162,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     async def similarity(request: Request) -> Response:
         """Cosine similarity of each sentence to the source sentence, in the order of the sentences."""
         body = await parsed(request, SimilarityRequest)
-        if not body.inputs.sentences:
-            raise EmptyInput("inputs.sentences is empty: send at least one", "inputs")
-        inputs = [input_of(item) for item in (body.inputs.source_sentence, *body.inputs.sentences)]
-        options = (body.parameters or TextOptions()).options(model=model_of(request), normalize=True)
-        sentences = (f"inputs.sentences[{index}]" for index in range(len(body.inputs.sentences)))
-        embeddings = await service.embed(inputs, options, names=("inputs.source_sentence", *sentences))
-        source, *others = (item.vector for item in embeddings.items)
-        return json_response(await json_list(np.stack(others) @ source), headers=timing_headers(embeddings))
+        return await compared(request, body.inputs, body.parameters or TextOptions())
 
     @routes.post(
         "/tokenize",

@@ -157,6 +157,17 @@ def test_similarity_is_the_cosine(text_server: Server) -> None:
     assert similarities[0] == pytest.approx(1, abs=1e-5)
 
 
+def test_sentence_similarity_of_the_hubs_client(text_server: Server) -> None:
+    """It posts to the URL that it was given, with nothing behind it."""
+    sentences = ["a cat", "a dog on a mat"]
+    client = InferenceClient(model=text_server.url)
+    similarities = client.sentence_similarity("a kitten", sentences)
+    inputs = {"source_sentence": "a kitten", "sentences": sentences}
+    assert np.allclose(similarities, post(text_server, "/similarity", {"inputs": inputs}).json(), atol=1e-5)
+    with pytest.raises(HfHubHTTPError, match=r"inputs\.sentences\[1\]: is empty"):
+        client.sentence_similarity("a kitten", ["a cat", ""])
+
+
 def test_tokens_and_back(text_server: Server) -> None:
     texts = ["a cat on a mat", "cats"]
     tokenized = post(text_server, "/tokenize", {"inputs": texts}).json()
@@ -197,6 +208,10 @@ def test_tokens_and_back(text_server: Server) -> None:
             "inputs.source_sentence: is empty",
         ),
         ("/similarity", {"inputs": {"sentences": ["b"]}}, 422, "inputs.source_sentence"),
+        ("/", {"inputs": {"sentences": ["b"]}}, 422, "inputs.source_sentence"),
+        ("/", {"inputs": {"source_sentence": "a", "sentences": []}}, 400, "inputs.sentences is empty"),
+        ("/", {"inputs": 7}, 422, "inputs: must be a string or a list of strings"),
+        ("/", {"inputs": ["a", 7]}, 422, "inputs[1]: "),
         ("/similarity", {"inputs": ["a", "b"]}, 422, "inputs"),
     ],
 )

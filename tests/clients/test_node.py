@@ -1,0 +1,77 @@
+"""JavaScript clients: OpenAI's, Hugging Face's, and Jina's provider for the AI SDK."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.pictures import data_uri, jpeg, png
+from tests.servers import ROOT, Server
+
+NODE = ROOT / "tests" / "clients" / "node"
+TEXTS = ["a cat on a mat", "stocks fell"]
+
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed"),
+    pytest.mark.skipif(
+        not (NODE / "node_modules").is_dir(), reason="needs the JavaScript clients: npm ci --prefix tests/clients/node"
+    ),
+]
+
+
+def call(client: str, server: Server, inputs: list[str], model: str = "clip", key: str = "") -> dict[str, Any]:
+    done = subprocess.run(
+        ["node", str(NODE / "clients.mjs"), client, server.url, model],
+        input=json.dumps(inputs),
+        env={**os.environ, **({"API_KEY": key} if key else {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def expected(server: Server, inputs: list[str], model: str = "clip") -> list[list[float]]:
+    body = {"inputs": inputs, "normalize": True}
+    vectors: list[list[float]] = httpx.post(f"{server.url}/m/{model}/embed", json=body).json()
+    return vectors
+
+
+@pytest.mark.parametrize("model", ["clip", "minilm"])
+@pytest.mark.parametrize("client", ["openai", "huggingface", "jina"])
+def test_texts(text_server: Server, client: str, model: str) -> None:
+    answer = call(client, text_server, TEXTS, model)
+    np.testing.assert_allclose(answer["vectors"], expected(text_server, TEXTS, model), atol=1e-6)
+
+
+def test_pictures_as_data_uris(text_server: Server) -> None:
+    uris = [data_uri(jpeg()), data_uri(png(), "image/png")]
+    answer = call("openai", text_server, uris)
+    np.testing.assert_allclose(answer["vectors"], expected(text_server, uris), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "model", "status", "words"),
+    [
+        (TEXTS, "none", 404, "is not served here"),
+        (["data:image/png;base64,AAAA"], "clip", 400, "is not an image"),
+        (["cat " * 1000], "clip", 400, "over the model's limit"),
+    ],
+    ids=["unknown model", "bad picture", "too long"],
+)
+@pytest.mark.parametrize("client", ["openai", "huggingface", "jina"])
+def test_errors(text_server: Server, client: str, inputs: list[str], model: str, status: int, words: str) -> None:
+    answer = call(client, text_server, inputs, model)
+    assert answer["status"] == status, answer
+    assert words in json.dumps(answer), answer
