@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+from iei.access.quotas import SENDER
 from iei.errors import EmptyInput, InvalidField, Overloaded
 from iei.settings import RequestSettings
 
@@ -22,8 +23,9 @@ class Admission:
 
         Raises:
             EmptyInput: there are none.
-            InvalidField: there are more than one request may have.
-            Overloaded: with those that are in work already, there are more than may wait.
+            InvalidField: there are more than one request may have, here or with its API key.
+            Overloaded: with those that are in work already, there are more than may wait, or than the request's API
+                key may send now.
         """
         if not count:
             raise EmptyInput(f"{field} is empty: send at least one item", field)
@@ -33,8 +35,10 @@ class Admission:
             )
         if self._in_work and self._in_work + count > self._settings.max_queue:
             raise Overloaded(f"{self._in_work} inputs are in work already (IEI_MAX_QUEUE): try again later")
-        self._in_work += count
-        try:
-            yield
-        finally:
-            self._in_work -= count
+        quota = SENDER.get()
+        with quota.taken(count, field) if quota else nullcontext():
+            self._in_work += count
+            try:
+                yield
+            finally:
+                self._in_work -= count

@@ -18,6 +18,8 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from iei import __version__
+from iei.access.keys import read_keyring
+from iei.access.quotas import Quotas
 from iei.dialects import DIALECTS, server
 from iei.dialects.registry import Dialects
 from iei.dialects.wire import json_response
@@ -26,6 +28,7 @@ from iei.errors import IEIError, RouteError
 from iei.inputs.preparer import Preparer
 from iei.middleware.body import BodyLimits, CancelWhenGone, Unpack
 from iei.middleware.errors import AnswerErrors
+from iei.middleware.keys import RequireKey
 from iei.middleware.model_prefix import ModelPrefix
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
@@ -49,6 +52,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine) -> FastAPI:
     for entry in catalog.entries:
         if entry.id == DEMO:
             log.warning("%s is the built-in demo model: UNTRAINED, its vectors carry no meaning", entry.name)
+    keyring = read_keyring(settings.access)
     preparer = Preparer(settings.inputs, settings.inputs.threads(settings.server.workers))
     service = EmbeddingService(engine, catalog, preparer, settings.requests, devices=len(settings.engine.devices))
     dialects = Dialects(
@@ -58,6 +62,11 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine) -> FastAPI:
     def respond(scope: Scope, error: IEIError) -> Response:
         return _response(dialects.owner(scope).error_body(error), error)
 
+    def is_open(scope: Scope) -> bool:
+        return dialects.is_health(scope) or (bool(settings.access.public_docs) and scope["path"] in _PAGES)
+
+    guard = [Middleware(RequireKey, keyring=keyring, quotas=Quotas(), is_open=is_open)] if keyring else []
+
     app = FastAPI(
         title="IEI, Image Embedding Inference",
         version=__version__,
@@ -66,6 +75,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine) -> FastAPI:
             Middleware(ModelPrefix, is_served=catalog.__contains__),
             Middleware(Trace, respond=respond),
             Middleware(AnswerErrors, respond=respond),
+            *guard,
             Middleware(CancelWhenGone),
             Middleware(Unpack),
             Middleware(BodyLimits, settings=settings.body),
@@ -77,6 +87,10 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine) -> FastAPI:
         for router in dialect.routers:
             app.include_router(router)
     return app
+
+
+_PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+"""Where FastAPI shows the documentation of the routes."""
 
 
 def client_limits(settings: Settings) -> dict[str, Any]:

@@ -42,6 +42,7 @@ _INTRODUCTION = """\
 <!-- Written by `python -m iei.configuration --write`; edit iei/settings.py instead. -->
 
 Every setting is an environment variable, and a flag of `iei serve` and `iei embed`: `IEI_MAX_BATCH` is `--max-batch`.
+Only `IEI_API_KEYS` is no flag: every user of a machine can read the arguments of its processes.
 A flag overrides a variable; an empty variable counts as unset. The server does not start if a value is invalid, or if
 two variables of the same setting have different values; the error message names the variables.
 

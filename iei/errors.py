@@ -100,6 +100,12 @@ class BodyTimeout(IEIError):
     status, error_type, headers = 408, "Validation", MappingProxyType({"connection": "close"})
 
 
+class Unauthorized(IEIError):
+    """The request has no API key, or none that this server knows."""
+
+    status, error_type, headers = 401, "Unauthorized", MappingProxyType({"www-authenticate": "Bearer"})
+
+
 class ModelNotFound(IEIError):
     """The request names a model that this server does not serve."""
 
@@ -135,6 +141,19 @@ class Overloaded(IEIError):
     """The queue is full, or the request waited longer than the limit."""
 
     status, error_type, retry_after_s = 429, "Overloaded", 1
+
+
+class QuotaExceeded(Overloaded):
+    """More inputs than the request's API key may send now.
+
+    Args:
+        message: which limit of the key it is.
+        retry_after_s: when it may send them, in whole seconds.
+    """
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Unhealthy(IEIError):

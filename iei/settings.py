@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from iei.errors import StartupError
@@ -24,7 +24,16 @@ Quantization = Literal["none", "bitsandbytes-8bit", "bitsandbytes-4bit"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 Section = Literal[
-    "Models", "Server", "Computing", "Vectors", "Requests", "Limits on what is sent", "URLs", "Decoding", "Operation"
+    "Models",
+    "Server",
+    "Access",
+    "Computing",
+    "Vectors",
+    "Requests",
+    "Limits on what is sent",
+    "URLs",
+    "Decoding",
+    "Operation",
 ]
 """Headings of docs/configuration.md, in their order."""
 SECTIONS: tuple[Section, ...] = get_args(Section)
@@ -84,6 +93,18 @@ class ServerSettings(Group):
     """Seconds that accepted requests may take after SIGTERM (`iei serve` only; gunicorn has its own option)."""
     log_level: LogLevel = setting("Operation", "info", "IEI_LOG_LEVEL")
     """Lowest level of messages that are logged."""
+
+
+class AccessSettings(Group):
+    """Who may send requests."""
+
+    api_keys: SecretStr | None = setting("Access", None, "IEI_API_KEYS")
+    """API keys, separated by commas: `key` or `name=key`, each with its limits after it (docs/operations.md). Default:
+    everybody may send requests."""
+    api_keys_file: Path | None = setting("Access", None, "IEI_API_KEYS_FILE")
+    """A file of API keys, one per line, `#` for comments. It is read again when it changes."""
+    public_docs: bool | None = setting("Access", None, "IEI_PUBLIC_DOCS")
+    """Whether `/docs`, `/redoc` and `/openapi.json` are shown without a key. Default: no, if there are keys."""
 
 
 class LoadOptions(Group):
@@ -211,6 +232,7 @@ class Settings(BaseModel):
 
     models: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
+    access: AccessSettings = AccessSettings()
     load: LoadOptions = LoadOptions()
     engine: EngineSettings = EngineSettings()
     requests: RequestSettings = RequestSettings()
@@ -230,6 +252,11 @@ class Setting(NamedTuple):
     section: Section
     variables: tuple[str, ...]
     """Environment variables, the preferred one first."""
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its value may be shown to nobody. It has no flag: everyone can read the arguments of a process."""
+        return SecretStr in get_args(self.field.annotation)
 
 
 def _all_settings() -> Iterator[Setting]:

@@ -83,9 +83,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """A flag for every setting. Values are checked with the settings, by the same rules as the environment's."""
+    """A flag for every setting but secrets. Values are checked with the settings, by the rules of the environment's."""
     group = parser.add_argument_group("settings", "Each is an environment variable too, named in brackets.")
     for setting in SETTINGS.values():
+        if setting.is_secret:
+            continue
         default: Any = "none" if setting.field.default is None else setting.field.default
         meaning = " ".join((setting.field.description or "").split())
         text = f"{meaning} [{', '.join(setting.variables)}; default: {default}]"

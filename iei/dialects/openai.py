@@ -20,7 +20,7 @@ from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
 from iei.dialects.vectors import Encoding, encoded
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, timing_headers
-from iei.errors import IEIError, InvalidField, ModelNotFound, Overloaded
+from iei.errors import IEIError, InvalidField, ModelNotFound, Overloaded, Unauthorized
 from iei.models.spec import Modality, ModelSpec
 from iei.requests import Embeddings, ImageInput, Options
 from iei.service import EmbeddingService
@@ -159,7 +159,11 @@ def error_body(error: IEIError) -> bytes:
     return orjson.dumps({"error": fields, "detail": error.message})
 
 
-_CODES: dict[type[IEIError], str] = {ModelNotFound: "model_not_found", Overloaded: "rate_limit_exceeded"}
+_CODES: dict[type[IEIError], str] = {
+    ModelNotFound: "model_not_found",
+    Overloaded: "rate_limit_exceeded",
+    Unauthorized: "invalid_api_key",
+}
 
 
 def _type_of(status: int) -> str:

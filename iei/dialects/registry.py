@@ -69,9 +69,16 @@ class Dialects:
         )
 
     def is_health(self, scope: Scope) -> bool:
-        """Whether the request with this ASGI scope is to a health route."""
-        routers = [dialect.health_router for dialect in self._dialects if dialect.health_router]
-        return _match(routers, scope) != Match.NONE
+        """Whether a health route will answer the request with this ASGI scope.
+
+        The app has the routers in the same order, and the first match answers. A path alone is not enough: `GET /` may
+        be a health route, and `POST /` not.
+        """
+        for dialect in self._dialects:
+            for router in dialect.routers:
+                if _match([router], scope) == Match.FULL:
+                    return router is dialect.health_router
+        return False
 
 
 def _match(routers: Sequence[APIRouter], scope: Scope) -> Match:

@@ -1,7 +1,7 @@
 """The state of the server: `/health`, `/ping` and `/info`.
 
-They are health routes of a dialect of their own, so that no guard of another dialect applies to them. Wire format:
-docs/api/iei.md.
+They belong to no other contract. `/info` names the models, so it needs a key where the server has keys; the other two
+are health routes, which don't. Wire format: docs/api/iei.md.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
         limits: the limits on requests that `/info` reports, setting → value.
     """
     routes = APIRouter(tags=["Server"], responses=errors_as(EmbedError))
+    health_routes = APIRouter(tags=["Server"], responses=errors_as(EmbedError))
 
     @routes.get("/info", response_model=dict[str, Any])
     async def info(request: Request) -> Response:
@@ -40,21 +41,21 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
         fields = {**_described(await service.describe(model_of(request))), **limits, "version": __version__}
         return json_response(orjson.dumps(fields))
 
-    @routes.head("/health", include_in_schema=False)
-    @routes.get("/health", response_model=dict[str, str])
+    @health_routes.head("/health", include_in_schema=False)
+    @health_routes.get("/health", response_model=dict[str, str])
     async def health() -> Response:
         """Readiness: 200 if the engine is running and has loaded its model, and 503 otherwise."""
         if not service.ready:
             raise Unhealthy("the engine is not ready (yet)")
         return json_response(b'{"message":"OK"}')
 
-    @routes.head("/ping", include_in_schema=False)
-    @routes.get("/ping", response_model=dict[str, str])
+    @health_routes.head("/ping", include_in_schema=False)
+    @health_routes.get("/ping", response_model=dict[str, str])
     async def ping() -> Response:
         """Liveness: 200 if the event loop of this worker responds."""
         return json_response(b'{"message":"pong"}')
 
-    return Dialect("Server", error_body, health_router=routes)
+    return Dialect("Server", error_body, routes, health_routes)
 
 
 def _described(spec: ModelSpec) -> dict[str, Any]:

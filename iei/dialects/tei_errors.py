@@ -15,7 +15,7 @@ class EmbedError(BaseModel):
 
     error: str
     error_type: str
-    """`Empty`, `Validation`, `Overloaded`, `Unhealthy` or `Backend`."""
+    """`Empty`, `Validation`, `Unauthorized`, `Overloaded`, `Unhealthy` or `Backend`."""
     detail: str
     """The message again, for clients of the original IEI."""
 
