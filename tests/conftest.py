@@ -8,7 +8,7 @@ import pytest
 
 from tests.servers import Server, serve
 
-SERVERS = {"demo_server", "text_server", "zoo_server"}
+SERVERS = {"demo_server", "keyed_server", "text_server", "zoo_server"}
 """Fixtures below that start a server."""
 PROGRAMS = {"test_server.py", "test_embed.py"}
 """Modules whose every test runs a server or a program."""
@@ -47,12 +47,30 @@ def zoo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def text_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`clip`, tiny, for texts and pictures (the default), and `minilm`, with trained weights, for texts."""
+def text_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings: `clip`, tiny, for texts and pictures (the default), and `minilm`, with trained weights, for texts."""
     from tests.checkpoints.text_checkpoints import trained_folder, write_text_checkpoint
 
     clip = write_text_checkpoint("clip", tmp_path_factory.mktemp("texts") / "clip")
-    with serve(_several([f"clip={clip}", f"minilm={trained_folder()}"]), workers=1) as server:
+    return _several([f"clip={clip}", f"minilm={trained_folder()}"])
+
+
+@pytest.fixture(scope="session")
+def text_server(text_models: dict[str, str]) -> Iterator[Server]:
+    """A server of `text_models` that is open to all."""
+    with serve(text_models, workers=1) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def keyed_server(text_models: dict[str, str]) -> Iterator[Server]:
+    """A server of `text_models` that takes two keys: `secret`, and `slow`, whose every second request is too soon.
+
+    `slow` may send one input in 50 seconds: of two requests, the second is answered 429 with a `Retry-After`, and the
+    first one too if another test has used the key shortly before. Tests send two and expect one 429 or more; their
+    client must not try again by itself.
+    """
+    with serve({**text_models, "IEI_API_KEYS": "quick=secret, limited=slow inputs_per_s=0.02"}, workers=1) as server:
         yield server
 
 
