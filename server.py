@@ -14,6 +14,8 @@ from iei.telemetry import logs
 try:
     settings = read_settings()
     logs.configure(settings.server.log_level)
+    if settings.server.tls_cert or settings.server.tls_key:  # it would listen in plain text, and nobody would notice
+        raise StartupError("IEI_TLS_CERT and IEI_TLS_KEY are for `iei serve`: give gunicorn --certfile and --keyfile.")
     catalog = read_catalog(settings.models)
     engines = launch_engines(settings, catalog)
     app = create_app(settings, catalog, connect([engine.address for engine in engines], catalog, settings.engine))

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NoReturn
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -27,6 +28,7 @@ from iei.engine.api import Engine
 from iei.errors import IEIError, RouteError
 from iei.inputs.preparer import Preparer
 from iei.middleware.body import BodyLimits, CancelWhenGone, Unpack
+from iei.middleware.cors import cors
 from iei.middleware.errors import AnswerErrors
 from iei.middleware.keys import RequireKey
 from iei.middleware.model_prefix import ModelPrefix
@@ -73,6 +75,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine) -> FastAPI:
         lifespan=_lifespan(service),
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
+            *cors(settings.access.cors_origins),
             Middleware(Trace, respond=respond),
             Middleware(AnswerErrors, respond=respond),
             *guard,
@@ -83,11 +86,17 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine) -> FastAPI:
         exception_handlers={HTTPException: _raise_as_iei_error},
         redirect_slashes=False,  # to an absolute URL with http://, whatever a proxy has in front
     )
+    needs_key = [Security(_KEY_AT_DOCS)] if keyring else []
     for dialect in dialects:
-        for router in dialect.routers:
-            app.include_router(router)
+        if dialect.router:
+            app.include_router(dialect.router, dependencies=needs_key)
+        if dialect.health_router:
+            app.include_router(dialect.health_router)
     return app
 
+
+_KEY_AT_DOCS = HTTPBearer(auto_error=False, scheme_name="API key")
+"""Shows a field for the key at /docs. `RequireKey` is what checks keys."""
 
 _PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 """Where FastAPI shows the documentation of the routes."""

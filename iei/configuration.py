@@ -47,8 +47,8 @@ A flag overrides a variable; an empty variable counts as unset. The server does 
 two variables of the same setting have different values; the error message names the variables.
 
 When gunicorn or uvicorn is started directly instead of by `iei serve`, the number of workers, the address and the
-graceful timeout come from *its* options, and `IEI_WORKERS`, `IEI_BIND` and `IEI_GRACEFUL_TIMEOUT_S` have no effect. All
-other settings apply however the server is started."""
+graceful timeout come from *its* options, and `IEI_WORKERS`, `IEI_BIND` and `IEI_GRACEFUL_TIMEOUT_S` have no effect.
+`IEI_TLS_CERT` and `IEI_TLS_KEY` are refused then. All other settings apply however the server is started."""
 _OTHERS = """\
 ## Variables of other libraries
 

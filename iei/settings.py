@@ -89,6 +89,10 @@ class ServerSettings(Group):
     """Number of HTTP worker processes, which parse requests and decode images. They share one copy of the model."""
     bind: str = setting("Server", "0.0.0.0:8000", "IEI_BIND")
     """Address to listen on: `host:port` or `unix:/path`."""
+    tls_cert: Path | None = setting("Server", None, "IEI_TLS_CERT")
+    """PEM file of the certificate, with its chain, for HTTPS (`iei serve` only). Default: HTTP."""
+    tls_key: Path | None = setting("Server", None, "IEI_TLS_KEY")
+    """PEM file of the certificate's private key, without a passphrase."""
     graceful_timeout_s: int = setting("Operation", 30, "IEI_GRACEFUL_TIMEOUT_S", ge=1)
     """Seconds that accepted requests may take after SIGTERM (`iei serve` only; gunicorn has its own option)."""
     log_level: LogLevel = setting("Operation", "info", "IEI_LOG_LEVEL")
@@ -105,6 +109,9 @@ class AccessSettings(Group):
     """A file of API keys, one per line, `#` for comments. It is read again when it changes."""
     public_docs: bool | None = setting("Access", None, "IEI_PUBLIC_DOCS")
     """Whether `/docs`, `/redoc` and `/openapi.json` are shown without a key. Default: no, if there are keys."""
+    cors_origins: str = setting("Access", "", "IEI_CORS_ORIGINS")
+    """Web pages that may call this server from a browser: origins (`https://example.com`) separated by commas, or `*`
+    for all. Default: none."""
 
 
 class LoadOptions(Group):

@@ -25,7 +25,7 @@ _MARK = "TESTED_SERVER"
 """Environment variable that tells a server's processes, however they were started, from all others."""
 _SETTINGS = ("IEI_", "IMAGE_EMBEDDING_MODEL", "MODEL_", "POOLING_STRATEGY", "NORMALIZE_EMBEDDINGS", "GUNICORN_")
 """Beginnings of variables that would change a tested server, were they set outside."""
-_ADDRESS = re.compile(r"(?:Listening at:|address|Uvicorn running on) +(http://127\.0\.0\.1:\d+)")
+_ADDRESS = re.compile(r"(?:Listening at:|address|Uvicorn running on) +(https?://127\.0\.0\.1:\d+)")
 
 
 class ServerDied(AssertionError):
@@ -39,7 +39,7 @@ class Server:
     mark: str
     log_file: Path
     url: str = ""
-    """http://127.0.0.1:PORT, without a slash at its end."""
+    """http://127.0.0.1:PORT (https where it has a certificate), without a slash at its end."""
 
     @property
     def log(self) -> str:
@@ -132,7 +132,8 @@ def _wait_until_ready(server: Server, start_s: float) -> None:
         if address := _ADDRESS.search(server.log):
             server.url = address[1]
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{server.url}/health", timeout=10).status_code == 200:
+                # Certificates of tests are checked by the tests themselves.
+                if httpx.get(f"{server.url}/health", timeout=10, verify=False).status_code == 200:
                     return
         time.sleep(0.1)
     raise ServerDied(f"not ready within {start_s:g} s:\n{server.log}")

@@ -4,9 +4,9 @@ The counters are in memory that the workers share, made before they are forked. 
 time at which its allowance of inputs per second will be whole again, and for each worker the inputs that it has in
 work. File locks guard them, because the kernel releases the locks of a process that is killed:
 
-- byte `_ROWS` of the file, held while counters are changed;
-- byte `row` of the file, held by a worker for its whole life. What a row says in which nobody holds the lock was left
-  by a worker that died, and does not count.
+- byte `_ROWS` of an empty file, locked while counters are changed;
+- byte `row` of it, locked by a worker for its whole life. Inputs in a row that nobody has locked were left by a worker
+  that died, and don't count.
 
 Locks on files belong to processes, not to threads: only the event loop of a worker may use this.
 """
@@ -19,6 +19,7 @@ import mmap
 import os
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,7 +30,7 @@ import numpy.typing as npt
 from iei.access.keys import Key, Limits
 from iei.errors import InvalidField, QuotaExceeded
 
-_ROWS = 256
+_ROWS = 1024
 """Most workers at the same time, those included that still finish requests after a restart."""
 _SLOTS = 4096
 """Most keys with limits that are in use at the same time."""
@@ -44,9 +45,12 @@ class Quotas:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - for the life of the server
-        os.ftruncate(self._file.fileno(), _SLOTS * (8 + 8 + 4 * _ROWS))
-        memory = mmap.mmap(self._file.fileno(), 0)
+        with tempfile.TemporaryFile() as file:
+            self._locks = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._locks)
+        # Not of the file: a write to memory that is a file ends the process if the disk is full. Only pages that are
+        # written to are allocated.
+        memory = mmap.mmap(-1, _SLOTS * (8 + 8 + 4 * _ROWS))
         self._ids: npt.NDArray[np.uint64] = np.frombuffer(memory, np.uint64, _SLOTS)
         """Of the key that has the slot; 0: nobody."""
         self._whole_at: npt.NDArray[np.float64] = np.frombuffer(memory, np.float64, _SLOTS, 8 * _SLOTS)
@@ -81,24 +85,27 @@ class Quotas:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Only one worker at a time is inside, for some microseconds."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, _ROWS)
+        fcntl.lockf(self._locks, fcntl.LOCK_EX, 1, _ROWS)
         try:
             yield
         finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _ROWS)
+            fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, _ROWS)
 
     def _claim_row(self) -> None:
         """Once in each worker: the first row that no living process has."""
         if self._owner == os.getpid():
             return
-        self._row = next(row for row in range(_ROWS) if self._is_free(row))
+        row = next((row for row in range(_ROWS) if self._is_free(row)), None)
+        if row is None:
+            raise RuntimeError(f"more than {_ROWS} workers share the limits of API keys")
+        self._row = row
         self._owner = os.getpid()
         self._held[self._ids != 0, self._row] = 0
 
     def _is_free(self, row: int) -> bool:
         """Whether no other process has the row. If so, this one has it from now on."""
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row)
+            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row)
         except OSError:
             return False
         return True
@@ -130,7 +137,7 @@ class Quotas:
         for row in rows.tolist():
             if row != self._row and self._is_free(row):
                 self._held[slot, row] = 0
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, row)
+                fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, row)
 
     def _charge(self, slot: int, inputs_per_s: float | None, count: int) -> None:
         """A token bucket, as the time at which it is full: https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm."""

@@ -12,6 +12,7 @@ from uvicorn_worker import UvicornWorker
 
 from iei import __version__
 from iei.app import create_app
+from iei.commands.tls import tls_options
 from iei.engine.client import connect
 from iei.engine.launch import LaunchedEngine, launch_engines
 from iei.models.catalog import DEMO, Catalog, read_catalog
@@ -42,11 +43,12 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         self._settings = settings
         self._catalog = catalog
         self._engines: list[LaunchedEngine] = []
+        self._options = gunicorn_options(settings.server)
         super().__init__()
 
     def load_config(self) -> None:
         """Gunicorn's hook: its options, from IEI's settings alone."""
-        for name, value in gunicorn_options(self._settings.server).items():
+        for name, value in self._options.items():
             self.cfg.set(name, value)
         self.cfg.set("when_ready", lambda arbiter: log.info("%s", self._summary(arbiter.LISTENERS)))
 
@@ -62,8 +64,13 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
 
 
 def gunicorn_options(settings: ServerSettings) -> dict[str, Any]:
-    """Gunicorn's options for a production server."""
+    """Gunicorn's options for a production server.
+
+    Raises:
+        StartupError: the files for HTTPS can't be used.
+    """
     return {
+        **tls_options(settings),
         "bind": settings.bind,
         "workers": settings.workers,
         "worker_class": worker_class(settings),
