@@ -101,6 +101,24 @@ class Embeddings:
     """In the order of the inputs."""
     timings: dict[Literal["preprocess", "queue", "inference"], float] = field(default_factory=dict)
     """Seconds, the mean over the inputs."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about vectors that may not be what the client takes them for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How queries and candidates compare."""
+
+    embeddings: Embeddings
+    """Of the queries, and then of the candidates."""
+    cosines: Vectors
+    """float32[queries, candidates], from -1 to 1."""
+    logits: Vectors | None
+    """float32[queries, candidates]: what the checkpoint makes of them. None if it was not trained to score pictures
+    against texts."""
+    probabilities: Vectors | None
+    """float32[queries, candidates], from 0 to 1: what it makes of those, over the candidates of a query. None like
+    `logits`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from statistics import fmean
 from typing import NamedTuple, TypeVar
@@ -18,10 +19,22 @@ from iei.errors import BackendFailed, EmptyInput, IEIError, InvalidField, Invali
 from iei.inputs.modality import typed
 from iei.inputs.preparer import Preparer
 from iei.models.catalog import Catalog
-from iei.models.spec import ModelSpec, Rows, TextTower, output_shapes
-from iei.requests import Embedding, Embeddings, ImageInput, Input, Options, PictureSize, TextInput, Token, Vectors
+from iei.models.spec import Modality, ModelSpec, Rows, TextTower, output_shapes
+from iei.requests import (
+    Comparison,
+    Embedding,
+    Embeddings,
+    ImageInput,
+    Input,
+    Options,
+    PictureSize,
+    TextInput,
+    Token,
+    Vectors,
+)
+from iei.scores import logits, probabilities
 from iei.settings import RequestSettings
-from iei.targets import Target, resolve_targets, text_tower
+from iei.targets import Target, check_dimensions, default_norms, resolve_targets, text_tower
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -103,6 +116,10 @@ class EmbeddingService:
         """
         return await self._engine.describe(self.resolve(model), deadline=self._deadline())
 
+    def normalizes(self, spec: ModelSpec) -> dict[Modality, bool]:
+        """Modality → whether `embed` gives vectors of length 1 where `Options.normalize` is None."""
+        return default_norms(spec, self._settings.normalize)
+
     async def embed(
         self, inputs: Sequence[Input], options: Options, *, field: str = "inputs", names: Sequence[str] | None = None
     ) -> Embeddings:
@@ -121,12 +138,74 @@ class EmbeddingService:
             InvalidInputs: of its items.
             BackendFailed, ModelNotFound, Overloaded, Unhealthy: see iei.errors.
         """
+        return await self._embed(inputs, options, field, names, lambda spec: options)
+
+    async def compare(
+        self,
+        queries: Sequence[Input],
+        candidates: Sequence[Input],
+        options: Options,
+        *,
+        trained: bool,
+        field: str,
+        names: Sequence[str],
+    ) -> Comparison:
+        """Compares each query with each candidate, in the space in which the model's vectors are to be compared.
+
+        Args:
+            queries: at least one.
+            candidates: at least one.
+            options: what the request wants; outputs, dimensions and norm are decided here.
+            trained: whether the scores are wanted that the checkpoint was trained for, and not cosines alone.
+            field: the dialect's name for all inputs together.
+            names: the dialect's name of each query, and then of each candidate.
+
+        Raises:
+            InvalidField: `trained`, but the model does not score pictures against texts, or the inputs are not one
+                kind against the other.
+            IEIError: as `embed` does.
+        """
+
+        def comparable(spec: ModelSpec) -> Options:
+            if trained and spec.contrast is None:
+                raise InvalidField(
+                    f"model {spec.name!r} does not score images against texts: that takes a checkpoint with a side "
+                    "for each, trained together, such as a CLIP or SigLIP with its tokenizer.json",
+                    "model",
+                )
+            if trained and _kinds(queries, spec) & _kinds(candidates, spec):
+                raise InvalidField(f"model {spec.name!r} was trained to score images against texts, and nothing else")
+            # Whatever IEI_POOLING says, two towers share the space of their own poolings only.
+            return replace(options, outputs=("pooler",) if spec.contrast else ("default",), normalize=True)
+
+        embeddings = await self._embed([*queries, *candidates], options, field, names, comparable)
+        vectors = np.stack([item.vector for item in embeddings.items])
+        cosines = vectors[: len(queries)] @ vectors[len(queries) :].T
+        contrast = embeddings.spec.contrast
+        return Comparison(
+            embeddings,
+            cosines,
+            logits=contrast and logits(cosines, contrast),
+            probabilities=contrast and probabilities(cosines, contrast),
+        )
+
+    async def _embed(
+        self,
+        inputs: Sequence[Input],
+        options: Options,
+        field: str,
+        names: Sequence[str] | None,
+        decided: Callable[[ModelSpec], Options],
+    ) -> Embeddings:
+        """As `embed`, with options that are `decided` when the model is known; all but the model may change."""
         deadline = self._deadline()
         with self._admission.admitted(len(inputs), field):
             spec = await self._engine.describe(self.resolve(options.model), deadline=deadline)
+            options = decided(spec)
             items = [typed(item, spec) for item in inputs]
             targets = resolve_targets(spec, items, options, self._settings.normalize)
-            request = _Request(spec, items, targets, options, deadline)
+            warnings = check_dimensions(spec, targets.values(), options, self._settings.dimensions)
+            request = _Request(spec, items, targets, options, deadline, warnings)
             await self._work_on(request)
         return request.answer(field, names)
 
@@ -235,8 +314,10 @@ class _Request:
         targets: Mapping[type, Target],
         options: Options,
         deadline: float,
+        warnings: tuple[str, ...],
     ) -> None:
         self.spec, self.items, self.options, self.deadline = spec, items, options, deadline
+        self._warnings = warnings
         self._targets = targets
         self.errors: dict[int, IEIError] = {}
         """Of single inputs: all are looked for, so that all are named."""
@@ -288,6 +369,7 @@ class _Request:
                 "queue": fmean(each.forward.queue_s for each in done),
                 "inference": fmean(each.forward.inference_s for each in done),
             },
+            self._warnings,
         )
 
 
@@ -307,6 +389,10 @@ def _finished(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vect
         norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
         vectors = vectors / np.maximum(norms, np.float32(1e-12))
     return vectors
+
+
+def _kinds(items: Iterable[Input], spec: ModelSpec) -> set[type]:
+    return {type(typed(item, spec)) for item in items}
 
 
 def _length(item: ImageInput | TextInput) -> int:

@@ -81,6 +81,9 @@ class ModelSettings(Group):
     revision: str | None = setting("Models", None, "IEI_REVISION")
     """Branch, tag or commit of the model on the hub. In a list of models, write `id@revision` instead."""
 
+    matryoshka: str = setting("Vectors", "", "IEI_MATRYOSHKA")
+    """Names of models, separated by commas, that were trained for shorter vectors although their files don't say so."""
+
 
 class ServerSettings(Group):
     """The HTTP server and its processes."""
@@ -171,6 +174,9 @@ class RequestSettings(Group):
     normalize: bool | None = setting("Vectors", None, "IEI_NORMALIZE", "NORMALIZE_EMBEDDINGS")
     """Whether vectors are divided by their L2 norm if the request does not say. Default: as in the model's own pipeline
     for texts, no for images."""
+    dimensions: Literal["any", "trained"] = setting("Vectors", "any", "IEI_DIMENSIONS")
+    """Shorter vectors that a request may ask for: `any`, with a warning where the model is not known to be trained for
+    them (Matryoshka), or only those it was `trained` for."""
     concurrency_level: int = setting("Requests", 1000, "IEI_CONCURRENCY_LEVEL", "IEI_CONCURRENCY", ge=1)
     """Most inputs of one request that are processed at the same time; at most four batches per device."""
     max_inputs: int = setting("Requests", 1024, "IEI_MAX_INPUTS", ge=1)

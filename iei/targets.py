@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from iei.errors import FixedSize, InvalidField
 from iei.models.spec import POOLED, ImageTower, Modality, ModelSpec, TextTower, Tower, why_not
@@ -43,6 +44,47 @@ def resolve_targets(
         InvalidField: the model does not take such inputs, or does not have what is asked for.
     """
     return {kind: _target(spec, _MODALITIES[kind], options, normalize) for kind in {type(item) for item in items}}
+
+
+def default_norms(spec: ModelSpec, normalize: bool | None) -> dict[Modality, bool]:
+    """Modality → whether the vectors of a request that says nothing are divided by their L2 norm.
+
+    Args:
+        spec: the model.
+        normalize: what the server is set to, if it is.
+    """
+    towers = {modality: _tower(spec, modality) for modality in spec.modalities}
+    return {name: _normalizes(tower.pooling, tower, Options(), normalize) for name, tower in towers.items()}
+
+
+def check_dimensions(
+    spec: ModelSpec, targets: Iterable[Target], options: Options, allowed: Literal["any", "trained"]
+) -> tuple[str, ...]:
+    """What a client should know about vectors as short as it wants them: one sentence, or none.
+
+    Args:
+        spec: the model.
+        targets: what `resolve_targets` returned.
+        options: what the request says.
+        allowed: which shorter vectors the server gives.
+
+    Raises:
+        InvalidField: the model is not known to be trained for them, and only trained ones are allowed.
+    """
+    dimensions, trained = options.dimensions, spec.matryoshka
+    is_shorter = any(dimensions != target.tower.outputs[name] for target in targets for name in target.outputs)
+    if dimensions is None or not is_shorter or trained is True:
+        return ()
+    if isinstance(trained, tuple):
+        if dimensions in trained:
+            return ()
+        what = f"was trained for vectors of {', '.join(map(str, trained))} values, not {dimensions}"
+    else:
+        what = f"{'was not' if trained is False else 'is not known to be'} trained for shorter vectors (Matryoshka)"
+    warning = f"model {spec.name!r} {what}: its first {dimensions} values alone may compare badly"
+    if allowed == "trained":
+        raise InvalidField(f"{warning} (IEI_DIMENSIONS=trained)", "dimensions")
+    return (warning,)
 
 
 def text_tower(spec: ModelSpec) -> TextTower:

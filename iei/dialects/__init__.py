@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iei.dialects import kserve, litserve, openai, tei
+from iei.dialects import kserve, litserve, openai, tei, zero_shot
 from iei.dialects.registry import Dialect
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
@@ -14,5 +14,6 @@ DIALECTS: tuple[Callable[[EmbeddingService, DialectSettings], Dialect], ...] = (
     openai.dialect,
     kserve.dialect,
     litserve.dialect,
+    zero_shot.dialect,
 )
 """Constructors of all dialects. The first one formats errors on paths that belong to no dialect."""

@@ -21,7 +21,7 @@ from iei.dialects.kserve_binary import HEADER_LENGTH
 from iei.dialects.kserve_message import Call, Element, InferRequest, InferResponse, Output, read_call, write_response
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
-from iei.dialects.wire import json_list, json_response, media_type, one_kind_of_fault, timing_headers
+from iei.dialects.wire import json_list, json_response, media_type, one_kind_of_fault, result_headers
 from iei.errors import IEIError, InvalidInput, ModelNotFound, Unhealthy
 from iei.models.spec import POOLED, ModelSpec
 from iei.requests import ImageInput, Input, Options, TextInput, Vectors
@@ -156,8 +156,8 @@ async def _inferred(service: EmbeddingService, model: str, request: Request) -> 
     fields = {"model_name": model, "model_version": VERSION, "id": call.id or uuid.uuid4().hex}
     content, header_length = await write_response(fields, outputs)
     if header_length is None:
-        return json_response(content, headers=timing_headers(embeddings))
-    headers = {**timing_headers(embeddings), HEADER_LENGTH: str(header_length)}
+        return json_response(content, headers=result_headers(embeddings))
+    headers = {**result_headers(embeddings), HEADER_LENGTH: str(header_length)}
     return Response(content, headers=headers, media_type="application/octet-stream")
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from iei.dialects.fields import ListOf, OneOrMore, OrNull, one_or_more
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
-from iei.dialects.wire import json_list, json_response, model_of, parsed, timing_headers
+from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers
 from iei.errors import FixedSize, IEIError
 from iei.models.spec import ModelSpec
 from iei.requests import Embeddings, ImageInput, Options
@@ -92,7 +92,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             {name: orjson.Fragment(await json_list(item.outputs[_OUTPUTS[name]])) for name in wanted}
             for item in embeddings.items
         ]
-        return json_response(orjson.dumps(results[0] if one else results), headers=timing_headers(embeddings))
+        return json_response(orjson.dumps(results[0] if one else results), headers=result_headers(embeddings))
 
     return Dialect("LitServe", error_body, routes, prefix="/predict")
 

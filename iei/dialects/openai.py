@@ -19,7 +19,7 @@ from iei.dialects.items import TextOptions, input_of
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
 from iei.dialects.vectors import Encoding, encoded
-from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, timing_headers
+from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
 from iei.errors import IEIError, InvalidField, ModelNotFound, Overloaded, Unauthorized
 from iei.models.spec import Modality, ModelSpec
 from iei.requests import Embeddings, ImageInput, Options
@@ -251,7 +251,7 @@ async def _response(embeddings: Embeddings, data: list[dict[str, Any]], usage: d
             "usage": usage,
         }
     )
-    return json_response(content, headers=timing_headers(embeddings))
+    return json_response(content, headers=result_headers(embeddings))
 
 
 def _examples(spec: ModelSpec) -> dict[str, object]:

@@ -38,7 +38,9 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
     @routes.get("/info", response_model=dict[str, Any])
     async def info(request: Request) -> Response:
         """The default model (or, at `/m/{model}/info`, that model), and the limits on requests."""
-        fields = {**_described(await service.describe(model_of(request))), **limits, "version": __version__}
+        spec = await service.describe(model_of(request))
+        norms = {"normalize": service.normalizes(spec)}
+        fields = {**_described(spec), **norms, **limits, "version": __version__}
         return json_response(orjson.dumps(fields))
 
     @health_routes.head("/health", include_in_schema=False)
@@ -71,6 +73,7 @@ def _described(spec: ModelSpec) -> dict[str, Any]:
         "poolings": {name: dim for name, dim in tower.outputs.items() if name in POOLED},
         "rows": {name: dim for name, dim in tower.outputs.items() if name in ROWS},
         "max_input_length": spec.text.max_tokens if spec.text else None,
+        "matryoshka": spec.matryoshka,
         "prompts": spec.text.prompts if spec.text else {},
         "dtype": spec.dtype,
         "device": spec.device,

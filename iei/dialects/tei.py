@@ -14,12 +14,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from iei.dialects.fields import AnyCase, ListOf, Strings
+from iei.dialects.fields import AnyCase, ListOf, OneOrMore, Strings
 from iei.dialects.items import TextOptions, input_of
+from iei.dialects.labels import Label, LabelParameters, classified
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
 from iei.dialects.tei_errors import EmbedError, error_body
-from iei.dialects.wire import json_list, json_response, model_of, parsed, timing_headers, vectors_response
+from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers, vectors_response
 from iei.errors import EmptyInput
 from iei.models.spec import Modality, ModelSpec, Pooling
 from iei.requests import Token
@@ -65,10 +66,16 @@ class RootRequest(EmbedOptions):
     """The body of a request to `/`, to which clients of Hugging Face's Inference API send every task."""
 
     inputs: Annotated[
-        Annotated[Strings, Tag("<embed>")] | Annotated[Sentences, Tag("<similarity>")],
+        Annotated[OneOrMore, Tag("<embed>")] | Annotated[Sentences, Tag("<similarity>")],
         Discriminator(lambda inputs: "<similarity>" if isinstance(inputs, dict) else "<embed>"),
     ]
     """What to embed, as at `/embed`; or a source sentence and the sentences to compare it with, as at `/similarity`."""
+    parameters: LabelParameters | None = None
+    """With `candidate_labels`, inputs are images that get scores for these labels, as at `/classify`."""
+
+
+RootAnswer = list[list[float]] | list[float] | list[Label] | list[list[Label]]
+"""What the task's own route answers."""
 
 
 class TokenizeRequest(BaseModel):
@@ -105,6 +112,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     routes = APIRouter(tags=["IEI and text-embeddings-inference"], responses=errors_as(EmbedError))
     default = service.default
     embed_body = documented(EmbedRequest, _examples(default))
+    root_body = documented(RootRequest, {**_examples(default), **_comparisons(default)})
 
     async def embedded(
         request: Request, items: Sequence[str], body: EmbedOptions, outputs: tuple[str, ...] | None = None
@@ -127,26 +135,25 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         names = (f"inputs.sentences[{index}]" for index in range(len(sentences.sentences)))
         embeddings = await service.embed(inputs, options, names=("inputs.source_sentence", *names))
         source, *others = (item.vector for item in embeddings.items)
-        return json_response(await json_list(np.stack(others) @ source), headers=timing_headers(embeddings))
+        return json_response(await json_list(np.stack(others) @ source), headers=result_headers(embeddings))
 
     @routes.post("/embed", openapi_extra=embed_body, response_model=list[list[float]])
-    @routes.post("/invocations", openapi_extra=embed_body, response_model=list[list[float]])
     async def embed(request: Request) -> Response:
         """One vector per input, in the order of the inputs."""
         body = await parsed(request, EmbedRequest)
         return await embedded(request, body.inputs, body)
 
-    @routes.post(
-        "/",
-        openapi_extra=documented(RootRequest, {**_examples(default), **_comparisons(default)}),
-        response_model=list[list[float]] | list[float],
-    )
+    @routes.post("/", openapi_extra=root_body, response_model=RootAnswer)
+    @routes.post("/invocations", openapi_extra=root_body, response_model=RootAnswer)
     async def root(request: Request) -> Response:
-        """As `/embed`; or as `/similarity`, if `inputs` is an object with a source sentence."""
+        """As `/embed`; as `/similarity` if `inputs` has a source sentence, and as `/classify` if there are labels."""
         body = await parsed(request, RootRequest)
         if isinstance(body.inputs, Sentences):
             return await compared(request, body.inputs, body)
-        return await embedded(request, body.inputs, body)
+        if body.parameters and body.parameters.candidate_labels is not None:
+            return await classified(service, body.inputs, body.parameters, model_of(request))
+        items = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        return await embedded(request, items, body)
 
     @routes.post("/embed_all", openapi_extra=embed_body, response_model=list[list[list[float]]])
     async def embed_all(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Helpers shared by all dialects: validation of bodies, JSON responses and timing headers."""
+"""Helpers shared by all dialects: validation of bodies, JSON responses and the headers of results."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from iei.requests import Embeddings
 M = TypeVar("M", bound=BaseModel)
 
 JSON = "application/json"
+WARNING = "x-iei-warning"
+"""Header that says what a client should know about the vectors that it gets."""
 
 
 async def parsed(request: Request, model: type[M]) -> M:
@@ -114,9 +116,9 @@ async def vectors_response(vectors: Sequence[npt.NDArray[np.float32]], embedding
 
     Args:
         vectors: arrays [dim] or [rows, dim].
-        embeddings: the result whose timings are sent as headers.
+        embeddings: the result that the headers describe.
     """
-    return json_response(await json_list(vectors), headers=timing_headers(embeddings))
+    return json_response(await json_list(vectors), headers=result_headers(embeddings))
 
 
 async def json_list(items: Iterable[Any]) -> bytes:
@@ -143,9 +145,13 @@ def json_response(content: bytes, status: int = 200, headers: Mapping[str, str] 
     return Response(content, status, headers, media_type=JSON)
 
 
-def timing_headers(embeddings: Embeddings) -> dict[str, str]:
-    """Durations in milliseconds, under the header names of text-embeddings-inference.
+def result_headers(embeddings: Embeddings) -> dict[str, str]:
+    """What the headers say of a result: durations in milliseconds, and what a client should know about its vectors.
 
-    `x-total-time` is not among them: the `Trace` middleware adds it.
+    The durations have the names of text-embeddings-inference; `x-total-time` is not among them, as the `Trace`
+    middleware adds it. `x-iei-warning` has one sentence or several, in ASCII.
     """
-    return {f"x-{name}-time": f"{seconds * 1000:.3f}" for name, seconds in embeddings.timings.items()}
+    headers = {f"x-{name}-time": f"{seconds * 1000:.3f}" for name, seconds in embeddings.timings.items()}
+    if embeddings.warnings:
+        headers[WARNING] = "; ".join(embeddings.warnings).encode("ascii", "backslashreplace").decode()
+    return headers

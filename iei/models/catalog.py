@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class CatalogEntry:
     """Hub id, local folder, or `demo`."""
     revision: str | None = None
     """Branch, tag or commit. None: the default branch."""
+    matryoshka: bool = False
+    """Whether the operator says that it was trained for shorter vectors of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,10 @@ def read_catalog(settings: ModelSettings, mounted: Path = MOUNTED) -> Catalog:
     names = [entry.name for entry in entries]
     if twice := {name for name in names if names.count(name) > 1}:
         raise StartupError(f"Two models are called {', '.join(sorted(twice))}: rename one of them (name=id).")
-    return Catalog(entries)
+    trained = set(_lines(settings.matryoshka.replace(",", "\n")))
+    if unknown := trained.difference(names):
+        raise StartupError(f"IEI_MATRYOSHKA names {', '.join(sorted(unknown))}; there are: {', '.join(names)}.")
+    return Catalog(tuple(replace(entry, matryoshka=entry.name in trained) for entry in entries))
 
 
 def served_name(model_id: str) -> str:

@@ -34,6 +34,11 @@ _WHY_NOT: Mapping[str, str] = {
 }
 
 
+Matryoshka = tuple[int, ...] | bool | None
+"""Whether the leading values of a vector alone were trained to be a vector: for these counts; for any (True); for none
+(False); not known (None)."""
+
+
 class Rows(NamedTuple):
     """How many vectors each output of `ROWS` has, for one input."""
 
@@ -127,6 +132,19 @@ class TextTower:
 Tower = ImageTower | TextTower
 
 
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """How a checkpoint with two towers scores a picture and a text: `scale` · cosine + `bias`, the logit.
+
+    Both are weights of the checkpoint, learned with the towers.
+    """
+
+    kind: Literal["softmax", "sigmoid"]
+    """What makes scores of logits: the softmax over all texts (CLIP), or a sigmoid for each pair (SigLIP)."""
+    scale: float
+    bias: float = 0.0
+
+
 def output_shapes(tower: Tower, outputs: Iterable[str], rows: Rows) -> dict[str, tuple[int, ...]]:
     """Shapes of `outputs` for an input that has `rows`: (dim,) of pooled ones, (rows, dim) of the others."""
     counts = rows._asdict()
@@ -151,6 +169,10 @@ class ModelSpec:
     """Most inputs in one forward."""
     image: ImageTower | None = None
     text: TextTower | None = None
+    contrast: Contrast | None = None
+    """How pictures and texts are scored against each other; None unless the checkpoint was trained for that."""
+    matryoshka: Matryoshka = None
+    """Which shorter vectors it was trained for."""
 
     @property
     def tower(self) -> Tower:

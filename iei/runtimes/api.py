@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from iei.models.spec import Modality, ModelSpec
+from iei.models.spec import Contrast, Modality, ModelSpec
 
 Input = NDArray[Any]
 """A picture, uint8[H, W, 3] (float32 where the geometry has `float_resize`), or a text, int32[L]."""
@@ -106,6 +106,10 @@ class Runtime(Protocol):
     @property
     def text(self) -> TextSide | None:
         """What it offers for texts; None if the checkpoint takes none."""
+
+    @property
+    def contrast(self) -> Contrast | None:
+        """How the checkpoint scores its pictures and texts; None if it does not."""
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
         """As `Model.run`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from iei.checkpoints.checkpoint import TextFiles, find_folder, read_checkpoint
+from iei.checkpoints.matryoshka import read_matryoshka
 from iei.errors import StartupError
 from iei.models.catalog import LoadRequest
 from iei.models.spec import POOLED, Geometry, ImageTower, Modality, ModelSpec, TextTower, why_not
@@ -64,6 +65,8 @@ def load(request: LoadRequest) -> LoadedModel:
         max_batch=runtime.max_batch,
         image=image and replace(image, pooling=pooling),
         text=text and replace(text, pooling=pooling),
+        contrast=runtime.contrast,
+        matryoshka=request.entry.matryoshka or read_matryoshka(checkpoint.folder, request.entry.id),
     )
     return LoadedModel(spec, runtime)
 

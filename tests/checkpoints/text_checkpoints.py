@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from iei.runtimes.torch.weights import quiet
 from tests.checkpoints.fake_tokenizers import write_tokenizer
@@ -135,6 +136,16 @@ def write_text_checkpoint(family: str, folder: Path, **tokenizer_config: Any) ->
         model.to(torch.float32).save_pretrained(folder)
     write_tokenizer(row.tokenizer, folder, **tokenizer_config)
     return folder
+
+
+def set_weights(folder: Path, **numbers: float) -> None:
+    """Changes weights that are single numbers, such as `logit_scale`, in a checkpoint that has been written."""
+    file = folder / "model.safetensors"
+    weights = {name: value.clone() for name, value in load_file(file).items()}
+    for name, number in numbers.items():
+        weights[name] = torch.full_like(weights[name], number)
+    file.unlink()  # it may still be mapped
+    save_file(weights, file, metadata={"format": "pt"})
 
 
 def trained_folder() -> Path:

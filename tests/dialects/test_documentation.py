@@ -11,8 +11,10 @@ from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 from iei.dialects.kserve_message import InferResponse
+from iei.dialects.labels import Label
 from iei.dialects.litserve import Prediction
 from iei.dialects.openai import EmbeddingsResponse
+from iei.dialects.zero_shot import Rank
 from iei.engine.inprocess import InProcessEngine
 from tests.apps import app_around, default_model
 from tests.checkpoints.text_checkpoints import trained_folder
@@ -43,6 +45,8 @@ DOCUMENTED = {
     ("get", "/v2/models/{model}/versions/{version}/ready"),
     ("post", "/v2/models/{model}/versions/{version}/infer"),
     ("post", "/predict"),
+    ("post", "/classify"),
+    ("post", "/rank"),
 }
 
 
@@ -65,6 +69,8 @@ ANSWERS: dict[str, Any] = {
     "/v1/embeddings": EmbeddingsResponse,
     "/v2/models/{model}/infer": InferResponse,
     "/predict": Prediction | list[Prediction],
+    "/classify": list[Label] | list[list[Label]],
+    "/rank": list[Rank],
 }
 """Routes with examples → what the page says of their answers."""
 
@@ -105,12 +111,12 @@ def test_every_example_runs_and_its_answer_is_as_documented(client: httpx.Client
                     adapter = TypeAdapter(ANSWERS[path])
                     answer = response.json()
                     assert adapter.dump_python(adapter.validate_python(answer), exclude_unset=True) == answer, path
-    assert answered >= ANSWERS.keys() - {"/predict"}
+    assert answered >= ANSWERS.keys() - {"/predict", "/classify"}
 
 
 def test_what_a_model_can_never_answer_is_not_shown(demo_server: Server, document: dict[str, Any]) -> None:
     shown = httpx.get(f"{demo_server.url}/openapi.json").json()["paths"].keys()
-    assert document["paths"].keys() - shown == {"/tokenize", "/decode"}
+    assert document["paths"].keys() - shown == {"/tokenize", "/decode", "/classify"}
 
 
 def test_errors_are_documented_in_the_shape_of_their_dialect(text_server: Server, document: dict[str, Any]) -> None:

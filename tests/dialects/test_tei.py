@@ -112,6 +112,7 @@ def test_info_and_health(demo_server: Server) -> None:
     assert (info["model_id"], info["model_name"]) == ("demo", "demo")
     assert (info["dim"], info["pooling"], info["poolings"]["cls"]) == (DIM, "mean", DIM)
     assert info["rows"].keys() == {"patches", "tokens"}
+    assert (info["normalize"], info["matryoshka"]) == ({"image": False}, None)
     assert info["poolings"].keys().isdisjoint(info["rows"])
     limits = {"max_inputs": 1024, "max_queue": 4096, "request_timeout_s": 300, "url_inputs": "public"}
     assert {name: info[name] for name in limits} == limits

@@ -194,6 +194,8 @@ def test_info_says_what_a_model_takes(minilm: App, both: App) -> None:
     assert (texts["modalities"], texts["dim"], texts["max_input_length"]) == (["text"], 384, 256)
     assert towers["modalities"] == ["image", "text"]
     assert towers["dim"] == both.embed("a cat").shape[1]
+    assert texts["normalize"] == {"text": True}
+    assert towers["normalize"] == {"image": False, "text": False}
 
 
 def test_info_tells_a_models_id_and_no_path(minilm: App) -> None:

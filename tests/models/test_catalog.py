@@ -123,3 +123,10 @@ def test_engines_are_told_the_models_in_the_same_order() -> None:
     requests = served.load_requests("cuda:1", options)
     assert tuple(each.entry for each in requests) == served.entries
     assert {(each.device, each.options) for each in requests} == {("cuda:1", options)}
+
+
+def test_the_operator_may_say_that_a_model_was_trained_for_shorter_vectors() -> None:
+    entries = catalog(models="first=org/one,org/two", matryoshka="org/two").entries
+    assert [entry.matryoshka for entry in entries] == [False, True]
+    with pytest.raises(StartupError, match=r"IEI_MATRYOSHKA names org/one; there are: first, org/two\."):
+        catalog(models="first=org/one,org/two", matryoshka="org/one")

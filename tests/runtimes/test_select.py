@@ -31,7 +31,7 @@ class Doubled:
         self.software = "doubler 1.0"
         self.parameters = runtime.parameters
         self.max_batch = 7
-        self.image, self.text = runtime.image, runtime.text
+        self.image, self.text, self.contrast = runtime.image, runtime.text, runtime.contrast
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
         rows = self._runtime.run(modality, batch, outputs)

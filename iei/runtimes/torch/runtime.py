@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iei.errors import StartupError
 from iei.machine import cores
-from iei.models.spec import POOLED, Modality
+from iei.models.spec import POOLED, Contrast, Modality
 from iei.runtimes.api import MAX_TOKENS, DeviceLost, Input, Outputs
 from iei.runtimes.torch.device import Placement
 from iei.runtimes.torch.lanes import Lanes
@@ -30,6 +30,8 @@ class Towers(NamedTuple):
     """The transformers model."""
     image: VisionModel | None = None
     text: TextModel | None = None
+    contrast: Contrast | None = None
+    """How the sides' vectors are scored, where there are two."""
 
 
 class TorchRuntime:
@@ -45,7 +47,7 @@ class TorchRuntime:
             threads: CPU threads of one forward; 0 for as many as there are cores.
         """
         threads = threads or cores()
-        self._module, self._image_model, self._text_model = towers
+        self._module, self._image_model, self._text_model, self.contrast = towers
         self._placement = placement
         self._lanes = Lanes(threads) if placement.device.type == "cpu" else None
         self._staging = Staging(placement.device)

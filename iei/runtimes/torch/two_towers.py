@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from iei.checkpoints.checkpoint import TextFiles
 from iei.checkpoints.text_architectures import TWO_TOWERS
 from iei.checkpoints.vision_architectures import VISION_ARCHITECTURES, WEIGHTLESS
-from iei.models.spec import Geometry
+from iei.models.spec import Contrast, Geometry
 from iei.runtimes.torch.device import Placement
 from iei.runtimes.torch.text_model import TextModel
 from iei.runtimes.torch.vision_model import VisionModel
-from iei.runtimes.torch.weights import Weights, load_weights
+from iei.runtimes.torch.weights import Weights, load_weights, stored_numbers
 
 
 def load_two_towers(
     folder: Path, model_type: str, geometry: Geometry, files: TextFiles, placement: Placement, *, allow_pickle: bool
-) -> tuple[Any, VisionModel, TextModel]:
+) -> tuple[Any, VisionModel, TextModel, Contrast | None]:
     """Loads both sides. Their `pooler` outputs lie in the space that they share.
 
     Args:
@@ -32,7 +33,7 @@ def load_two_towers(
         allow_pickle: whether the weights may be in a pickle.
 
     Returns:
-        The transformers model, and its two sides.
+        The transformers model, its two sides, and how their vectors are scored.
 
     Raises:
         StartupError: a weight of either side is missing, or can't be read.
@@ -46,7 +47,19 @@ def load_two_towers(
         placement,
     )
     text = TextModel(Weights(_TextSide(module), pooler=True), architecture, files, placement)
-    return module, image, text
+    return module, image, text, _contrast(folder, allow_pickle)
+
+
+def _contrast(folder: Path, allow_pickle: bool) -> Contrast | None:
+    """Returns what the checkpoint was trained to do with cosines.
+
+    The sigmoid loss has a bias to learn, and the softmax loss has none: it would cancel out.
+    """
+    stored = stored_numbers(folder, ("logit_scale", "logit_bias"), allow_pickle=allow_pickle)
+    if "logit_scale" not in stored:
+        return None
+    kind: Literal["softmax", "sigmoid"] = "sigmoid" if "logit_bias" in stored else "softmax"
+    return Contrast(kind, math.exp(stored["logit_scale"]), stored.get("logit_bias", 0.0))
 
 
 class _ImageSide(nn.Module):

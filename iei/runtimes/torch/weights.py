@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,23 @@ def load_weights(
             f"{_some(sorted(missing - missing_for_pooler))}."
         )
     return Weights(module.eval(), pooler is not None and _has(module, pooler.weights) and not missing_for_pooler)
+
+
+def stored_numbers(folder: Path, names: Collection[str], *, allow_pickle: bool) -> dict[str, float]:
+    """Returns the weights of a checkpoint that are single numbers, as they are stored.
+
+    A loaded module has them in the precision of its other weights: bfloat16 would change a scale of 100 to 98.9.
+
+    Args:
+        folder: the checkpoint's.
+        names: the names of the weights; those that the checkpoint lacks are left out.
+        allow_pickle: whether the weights may be in a pickle.
+
+    Raises:
+        StartupError: the weights can't be read.
+    """
+    found = _Stored.find(folder, allow_pickle).read(names)
+    return {name: float(weight.to(torch.float64).reshape(())) for name, weight in found.items()}
 
 
 def _load(
@@ -150,13 +167,37 @@ class _Stored:
 
     def names(self) -> set[str]:
         """Returns the names of all weights."""
+        with self._reading():
+            return set(self._files())
+
+    def read(self, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """Returns those of the weights called `names` that there are, as they are stored."""
+        with self._reading():
+            files = self._files()
+            return {name: self._weight(files[name], name) for name in names if name in files}
+
+    def _files(self) -> Mapping[str, Path]:
+        """Returns name of a weight → the file that has it."""
+        if self.file.suffix == ".json":
+            index = json.loads(self.file.read_text(encoding="utf-8"))["weight_map"]
+            return {name: self.file.parent / file for name, file in index.items()}
+        if self.safetensors:
+            with safe_open(self.file, framework="pt") as weights:
+                return dict.fromkeys(weights.keys(), self.file)
+        return dict.fromkeys(torch.load(self.file, map_location="meta", weights_only=True), self.file)
+
+    def _weight(self, file: Path, name: str) -> torch.Tensor:
+        if self.safetensors:
+            with safe_open(file, framework="pt") as weights:
+                stored: torch.Tensor = weights.get_tensor(name)
+                return stored
+        pickled: torch.Tensor = torch.load(file, map_location="cpu", weights_only=True)[name]
+        return pickled
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
-            if self.file.suffix == ".json":
-                return set(json.loads(self.file.read_text(encoding="utf-8"))["weight_map"])
-            if self.safetensors:
-                with safe_open(self.file, framework="pt") as weights:
-                    return set(weights.keys())
-            return set(torch.load(self.file, map_location="meta", weights_only=True))
+            yield
         except Exception as error:
             raise StartupError(f"{self.file} can't be read ({_reason(error)}): download or copy it again.") from error
 
