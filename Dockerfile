@@ -21,9 +21,9 @@ RUN uv venv "$VIRTUAL_ENV"
 # Dependencies come before the sources: a changed line of code does not install torch again.
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv export --quiet --frozen --no-dev --no-emit-project --no-hashes --no-annotate --output-file=locked.txt \
+    uv export --quiet --frozen --no-dev --extra=grpc --no-emit-project --no-hashes --no-annotate --output-file=locked.txt \
     && sed --in-place --regexp-extended '/^(cuda|nvidia|triton)/d' locked.txt \
-    && uv pip install --torch-backend="$TORCH_BACKEND" --constraints=locked.txt --requirements=pyproject.toml
+    && uv pip install --torch-backend="$TORCH_BACKEND" --constraints=locked.txt --requirements=pyproject.toml --extra=grpc
 
 COPY README.md LICENSE ./
 COPY iei/ iei/
@@ -49,7 +49,8 @@ WORKDIR /home/iei
 # For those who would rather give gunicorn's options themselves: docker run iei gunicorn server:app --preload …
 COPY server.py ./
 VOLUME /cache
-EXPOSE 8000
+# 8001: gRPC, where IEI_GRPC_BIND=0.0.0.0:8001 is set.
+EXPOSE 8000 8001
 STOPSIGNAL SIGTERM
 # The first start may download a model; after that, a few seconds.
 HEALTHCHECK --start-period=10m --start-interval=2s --interval=15s --timeout=5s --retries=3 \

@@ -1,12 +1,14 @@
 """gunicorn's target: `gunicorn server:app --preload --worker-class uvicorn.workers.UvicornWorker …`.
 
-Imported once, by the master: settings → catalog → engines → app. The workers are forked from it and share the engines.
+Imported once, by the master: settings → catalog → gRPC's port → engines → app. The workers are forked from it and share
+the engines.
 """
 
 from iei.app import create_app
 from iei.engine.client import connect
 from iei.engine.launch import launch_engines
 from iei.errors import StartupError
+from iei.grpc.port import reserve
 from iei.models.catalog import read_catalog
 from iei.settings import read_settings
 from iei.telemetry import logs
@@ -17,7 +19,9 @@ try:
     if settings.server.tls_cert or settings.server.tls_key:  # it would listen in plain text, and nobody would notice
         raise StartupError("IEI_TLS_CERT and IEI_TLS_KEY are for `iei serve`: give gunicorn --certfile and --keyfile.")
     catalog = read_catalog(settings.models)
+    grpc_port = reserve(settings)
     engines = launch_engines(settings, catalog)
-    app = create_app(settings, catalog, connect([engine.address for engine in engines], catalog, settings.engine))
+    engine = connect([engine.address for engine in engines], catalog, settings.engine)
+    app = create_app(settings, catalog, engine, grpc_port)
 except StartupError as error:
     raise SystemExit(f"iei: {error}") from None

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, NoReturn
 
 from fastapi import FastAPI, Security
@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from iei import __version__
+from iei.access.headers import Sender, anybody, by_key
 from iei.access.keys import read_keyring
 from iei.access.quotas import Quotas
 from iei.dialects import DIALECTS, server
@@ -26,6 +27,7 @@ from iei.dialects.registry import Dialects
 from iei.dialects.wire import json_response
 from iei.engine.api import Engine
 from iei.errors import IEIError, RouteError
+from iei.grpc.port import GrpcPort
 from iei.inputs.preparer import Preparer
 from iei.middleware.body import BodyLimits, CancelWhenGone, Unpack
 from iei.middleware.cors import cors
@@ -40,13 +42,14 @@ from iei.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, catalog: Catalog, engine: Engine) -> FastAPI:
+def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: GrpcPort | None = None) -> FastAPI:
     """The application that every worker serves. Opens nothing: make it before the workers are forked.
 
     Args:
         settings: all of them; each part gets its own group.
         catalog: the models that may be asked for, the same that `engine` was made with.
         engine: runs them.
+        grpc_port: where each worker serves gRPC, too.
 
     Raises:
         StartupError: a setting makes no sense.
@@ -54,6 +57,8 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine) -> FastAPI:
     for entry in catalog.entries:
         if entry.id == DEMO:
             log.warning("%s is the built-in demo model: UNTRAINED, its vectors carry no meaning", entry.name)
+    if grpc_port:
+        log.info("gRPC is served on %s", grpc_port.address)
     keyring = read_keyring(settings.access)
     preparer = Preparer(settings.inputs, settings.inputs.threads(settings.server.workers))
     service = EmbeddingService(engine, catalog, preparer, settings.requests, devices=len(settings.engine.devices))
@@ -67,12 +72,18 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine) -> FastAPI:
     def is_open(scope: Scope) -> bool:
         return dialects.is_health(scope) or (bool(settings.access.public_docs) and scope["path"] in _PAGES)
 
-    guard = [Middleware(RequireKey, keyring=keyring, quotas=Quotas(), is_open=is_open)] if keyring else []
+    guard: list[Middleware] = []
+    sender: Sender = anybody
+    if keyring:
+        quotas = Quotas()
+        guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
+        sender = by_key(keyring, quotas)
+    serving_grpc = _serving_grpc(grpc_port, service, settings, sender) if grpc_port else nullcontext
 
     app = FastAPI(
         title="IEI, Image Embedding Inference",
         version=__version__,
-        lifespan=_lifespan(service),
+        lifespan=_lifespan(service, serving_grpc),
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
             *cors(settings.access.cors_origins),
@@ -124,18 +135,38 @@ _CLIENT_LIMITS = (
 )
 
 
-def _lifespan(service: EmbeddingService) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+Serving = Callable[[], AbstractAsyncContextManager[None]]
+"""Serves on another port for as long as a worker runs."""
+
+
+def _lifespan(
+    service: EmbeddingService, serving_grpc: Serving
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     made_by = os.getpid()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watch = asyncio.create_task(_end_when_orphaned(made_by))
         await service.start()
-        yield
+        async with serving_grpc():
+            yield
         await service.stop()
         watch.cancel()
 
     return lifespan
+
+
+def _serving_grpc(port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender) -> Serving:
+    @asynccontextmanager
+    async def serving() -> AsyncIterator[None]:
+        from iei.grpc.server import GrpcServer  # in the worker: grpcio must not be started before a fork
+
+        server = GrpcServer(port, service, settings, sender)
+        await server.start()
+        yield
+        await server.stop()
+
+    return serving
 
 
 async def _end_when_orphaned(master: int) -> None:

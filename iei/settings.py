@@ -92,6 +92,10 @@ class ServerSettings(Group):
     """Number of HTTP worker processes, which parse requests and decode images. They share one copy of the model."""
     bind: str = setting("Server", "0.0.0.0:8000", "IEI_BIND")
     """Address to listen on: `host:port` or `unix:/path`."""
+    grpc_bind: str | None = setting(
+        "Server", None, "IEI_GRPC_BIND", pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):\d{1,5}$"
+    )
+    """Address to serve gRPC on, `host:port` (docs/api/grpc.md). Default: not served. Needs the extra `grpc`."""
     tls_cert: Path | None = setting("Server", None, "IEI_TLS_CERT")
     """PEM file of the certificate, with its chain, for HTTPS (`iei serve` only). Default: HTTP."""
     tls_key: Path | None = setting("Server", None, "IEI_TLS_KEY")

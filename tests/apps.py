@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from iei.app import create_app
 from iei.engine.api import Engine
+from iei.grpc.port import GrpcPort
 from iei.models.catalog import read_catalog
 from iei.runtimes import loading
 from iei.runtimes.api import Model
@@ -24,10 +25,10 @@ ERROR_FIELDS: Mapping[str, set[str]] = {
 """A route of each dialect → the fields that its errors have."""
 
 
-def app_around(engine: Engine, **settings: Any) -> FastAPI:
+def app_around(engine: Engine, grpc_port: GrpcPort | None = None, **settings: Any) -> FastAPI:
     """An app of these settings; its catalog is what they say, if the model is not named the engine's default."""
     read = read_settings(**{"model": engine.default.name, **settings})
-    return create_app(read, read_catalog(read.models), engine)
+    return create_app(read, read_catalog(read.models), engine, grpc_port)
 
 
 def default_model(**settings: Any) -> Model:

@@ -42,6 +42,13 @@ class Server:
     """http://127.0.0.1:PORT (https where it has a certificate), without a slash at its end."""
 
     @property
+    def grpc(self) -> str:
+        """127.0.0.1:PORT of its gRPC port, if it was started with `IEI_GRPC_BIND`."""
+        found = re.search(r"gRPC is served on (\S+)", self.log)
+        assert found, self.log
+        return found[1]
+
+    @property
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 

@@ -15,6 +15,7 @@ from iei.app import create_app
 from iei.commands.tls import tls_options
 from iei.engine.client import connect
 from iei.engine.launch import LaunchedEngine, launch_engines
+from iei.grpc.port import reserve
 from iei.models.catalog import DEMO, Catalog, read_catalog
 from iei.models.spec import POOLED, ModelSpec
 from iei.settings import ServerSettings, Settings
@@ -42,6 +43,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
     def __init__(self, settings: Settings, catalog: Catalog) -> None:
         self._settings = settings
         self._catalog = catalog
+        self._grpc_port = reserve(settings)
         self._engines: list[LaunchedEngine] = []
         self._options = gunicorn_options(settings.server)
         super().__init__()
@@ -56,11 +58,15 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         """Gunicorn's hook, called once in the master: engines with their models, and the app."""
         self._engines = launch_engines(self._settings, self._catalog)
         addresses = [engine.address for engine in self._engines]
-        return create_app(self._settings, self._catalog, connect(addresses, self._catalog, self._settings.engine))
+        engine = connect(addresses, self._catalog, self._settings.engine)
+        return create_app(self._settings, self._catalog, engine, self._grpc_port)
 
     def _summary(self, listeners: list[Any]) -> str:
         spec = self._engines[0].address.default
-        return summary(spec, self._settings, [str(listener) for listener in listeners])
+        addresses = [str(listener) for listener in listeners]
+        if self._grpc_port:
+            addresses.append(f"grpc://{self._grpc_port.address}")
+        return summary(spec, self._settings, addresses)
 
 
 def gunicorn_options(settings: ServerSettings) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -134,6 +135,38 @@ class Output:
     binary: bool
 
 
+DECODERS: Mapping[str, Callable[[memoryview, int], Sequence[Element]]] = {"BYTES": decode_bytes, "BOOL": decode_bools}
+"""Datatype → decoder of binary elements, of which there must be so many."""
+
+
+def by_name(tensors: Iterable[tuple[str, Callable[[], Sequence[Element]]]]) -> dict[str, Sequence[Element]]:
+    """Reads the input tensors of a request.
+
+    Args:
+        tensors: the name of each, and what reads its elements.
+
+    Raises:
+        InvalidInput: two have the same name, or one can't be read; the message begins with its name.
+    """
+    inputs: dict[str, Sequence[Element]] = {}
+    for name, read in tensors:
+        if name in inputs:
+            raise InvalidInput(f"inputs: there are two tensors {name[:40]!r}")
+        try:
+            inputs[name] = read()
+        except (InvalidInput, MalformedBody) as error:
+            raise InvalidInput(f"{name[:40]}: {error}") from None
+    return inputs
+
+
+def count_of(shape: Iterable[int], max_elements: int) -> int:
+    """The number of elements of a tensor. Raises InvalidInput if there are more than `max_elements`."""
+    count = math.prod(shape)
+    if count > max_elements:
+        raise InvalidInput(f"has {count} elements, over the limit of {max_elements} (IEI_MAX_INPUTS)")
+    return count
+
+
 def read_call(body: bytes, content_type: str, header_length: str | None, max_elements: int) -> Call:
     """Reads a request body: JSON, JSON followed by binary tensors, or one image file.
 
@@ -172,38 +205,25 @@ def _read_message(body: bytes, header_length: int, max_elements: int) -> Call:
     header, content = split_message(body, header_length)
     request = validated(header, InferRequest)
     parts = split_tensors(content, [tensor.parameters.binary_data_size or 0 for tensor in request.inputs])
-    inputs: dict[str, Sequence[Element]] = {}
-    for tensor, part in zip(request.inputs, parts, strict=True):
-        if tensor.name in inputs:
-            raise InvalidInput(f"inputs: there are two tensors {tensor.name[:40]!r}")
-        try:
-            inputs[tensor.name] = _elements(tensor, part, max_elements)
-        except (InvalidInput, MalformedBody) as error:
-            raise InvalidInput(f"{tensor.name[:40]}: {error}") from None
+    pairs = zip(request.inputs, parts, strict=True)
+    inputs = by_name((tensor.name, partial(_elements, tensor, part, max_elements)) for tensor, part in pairs)
     outputs = {output.name: output.parameters.binary_data for output in request.outputs}
     return Call(inputs, outputs, request.parameters.binary_data_output, request.id)
 
 
 def _elements(tensor: InputTensor, part: memoryview, max_elements: int) -> Sequence[Element]:
-    count = math.prod(tensor.shape)
-    if count > max_elements:
-        raise InvalidInput(f"has {count} elements, over the limit of {max_elements} (IEI_MAX_INPUTS)")
+    count = count_of(tensor.shape, max_elements)
     if (tensor.data is None) == (tensor.parameters.binary_data_size is None):
         raise InvalidInput("its elements must be either in `data` or after the JSON, with `binary_data_size`")
-    decode, kind = _DATATYPES[tensor.datatype]
     if tensor.data is None:
-        return decode(part, count)
+        return DECODERS[tensor.datatype](part, count)
     elements = list(_flat(tensor.data))
-    if len(elements) != count or not all(isinstance(element, kind) for element in elements):
+    if len(elements) != count or not all(isinstance(element, _JSON_TYPES[tensor.datatype]) for element in elements):
         raise InvalidInput(f"`data` is not the {count} {tensor.datatype} elements of its shape")
     return elements
 
 
-_DATATYPES: dict[str, tuple[Callable[[memoryview, int], Sequence[Element]], type]] = {
-    "BYTES": (decode_bytes, str),
-    "BOOL": (decode_bools, bool),
-}
-"""Datatype → decoder of binary elements, and type of an element in JSON."""
+_JSON_TYPES = {"BYTES": str, "BOOL": bool}
 
 
 def _flat(data: list[Any]) -> Iterator[Any]:
@@ -227,9 +247,9 @@ async def write_response(fields: Mapping[str, str], outputs: Sequence[Output]) -
     tensors = []
     contents = []
     for output in outputs:
-        tensor: dict[str, object] = {"name": output.name, **_described(output.content)}
+        tensor: dict[str, object] = {"name": output.name, **described(output.content)}
         if output.binary:
-            contents.append(_binary(output.content))
+            contents.append(binary_of(output.content))
             tensor["parameters"] = {"binary_data_size": len(contents[-1])}
         else:
             tensor["data"] = await _data(output.content)
@@ -238,13 +258,15 @@ async def write_response(fields: Mapping[str, str], outputs: Sequence[Output]) -
     return b"".join((header, *contents)), len(header) if contents else None
 
 
-def _described(content: bytes | Vectors) -> dict[str, object]:
+def described(content: bytes | Vectors) -> dict[str, object]:
+    """The datatype and shape of an output."""
     if isinstance(content, bytes):
         return {"datatype": "BYTES", "shape": [1]}
     return {"datatype": "FP32", "shape": content.shape}
 
 
-def _binary(content: bytes | Vectors) -> bytes:
+def binary_of(content: bytes | Vectors) -> bytes:
+    """An output as a binary tensor."""
     return encode_bytes([content]) if isinstance(content, bytes) else encode_fp32(content)
 
 

@@ -1,0 +1,126 @@
+"""From a method of a service to grpcio's handler of it: messages decoded, callers checked, errors as status codes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from iei.access.headers import Sender
+from iei.access.quotas import SENDER
+from iei.errors import IEIError, InternalError
+from iei.grpc.messages import decode, encode
+
+log = logging.getLogger(__name__)
+
+_SOUND_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer of a method."""
+
+    fields: Mapping[str, Any]
+    """Of the response message."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Sent after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method of a service: one request message, one response message."""
+
+    request: str
+    """Its message in `iei.grpc.messages`."""
+    response: str
+    answer: Callable[[Any], Awaitable[Reply]]
+    is_guarded: bool = True
+    """False: it needs no API key, as health routes over HTTP."""
+
+
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,  # grpcio's own code for messages that are too large
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    424: grpc.StatusCode.INTERNAL,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+"""HTTP status of an IEIError → gRPC status."""
+
+MAX_DETAILS_BYTES = 2000
+"""Longest error message, in UTF-8. Each byte may take three on the wire; clients refuse more than 8 KiB of metadata."""
+
+
+def handlers(service: str, methods: Mapping[str, Method], sender: Sender, max_elements: int) -> grpc.GenericRpcHandler:
+    """The handlers of a service.
+
+    Args:
+        service: its full name.
+        methods: name → method.
+        sender: of calls to guarded methods.
+        max_elements: of a request, see `iei.grpc.messages.decode`.
+    """
+    return grpc.method_handlers_generic_handler(
+        service,
+        {
+            # No deserializer: grpcio would answer what it raises with INTERNAL.
+            name: grpc.unary_unary_rpc_method_handler(_handler(f"{service}/{name}", method, sender, max_elements))
+            for name, method in methods.items()
+        },
+    )
+
+
+def _handler(path: str, method: Method, sender: Sender, max_elements: int) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    async def answer(metadata: Mapping[str, str], content: bytes) -> Reply:
+        if method.is_guarded:
+            SENDER.set(sender(metadata))  # of this call alone: each is a task of its own
+        return await method.answer(decode(method.request, content, max_elements))
+
+    async def handle(content: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        metadata = _headers(context.invocation_metadata() or ())
+        given = metadata.get("x-request-id", "")
+        request_id = given if _SOUND_ID.fullmatch(given) else uuid.uuid4().hex
+        failure: IEIError
+        try:
+            reply = await answer(metadata, content)
+            context.set_trailing_metadata((("x-request-id", request_id), *reply.metadata.items()))
+            return encode(method.response, reply.fields)
+        except IEIError as error:
+            failure = error
+        except Exception:
+            log.exception("request %s failed: %s", request_id, path)
+            failure = InternalError()
+        hint = {"retry-after": str(failure.retry_after_s)} if failure.retry_after_s else {}
+        trailing = (("x-request-id", request_id), *hint.items())
+        # Raises, which is how grpcio ends a call.
+        await context.abort(_code(failure), details(failure.message), trailing)
+        raise AssertionError("abort returned")
+
+    return handle
+
+
+def _headers(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+    """What HTTP calls headers, by their names in lower case; without binary ones."""
+    return {name: value for name, value in metadata if isinstance(value, str) and value.isascii()}
+
+
+def _code(error: IEIError) -> grpc.StatusCode:
+    return _CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT if error.status < 500 else grpc.StatusCode.UNKNOWN)
+
+
+def details(message: str) -> str:
+    """An error message, cut to what fits in metadata. Those that name every bad input can be much longer."""
+    encoded = message.encode()
+    if len(encoded) <= MAX_DETAILS_BYTES:
+        return message
+    return encoded[:MAX_DETAILS_BYTES].decode(errors="ignore") + " …"
