@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: GrpcPort | None = None) -> FastAPI:
-    """The application that every worker serves. Opens nothing: make it before the workers are forked.
+    """The application that every worker serves. Opens no connection: make it before the workers are forked.
 
     Args:
         settings: all of them; each part gets its own group.
@@ -70,7 +70,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
         return _response(dialects.owner(scope).error_body(error), error)
 
     def is_open(scope: Scope) -> bool:
-        return dialects.is_health(scope) or (bool(settings.access.public_docs) and scope["path"] in _PAGES)
+        return dialects.is_health(scope) or (settings.access.public_docs is True and scope["path"] in _PAGES)
 
     guard: list[Middleware] = []
     sender: Sender = anybody
@@ -79,11 +79,13 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
     serving_grpc = _serving_grpc(grpc_port, service, settings, sender) if grpc_port else nullcontext
+    is_shown = keyring is not None or settings.access.public_docs is not False
 
     app = FastAPI(
         title="IEI, Image Embedding Inference",
         version=__version__,
         lifespan=_lifespan(service, serving_grpc),
+        openapi_url="/openapi.json" if is_shown else None,
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
             *cors(settings.access.cors_origins),
@@ -110,7 +112,7 @@ _KEY_AT_DOCS = HTTPBearer(auto_error=False, scheme_name="API key")
 """Shows a field for the key at /docs. `RequireKey` is what checks keys."""
 
 _PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
-"""Where FastAPI shows the documentation of the routes."""
+"""Where FastAPI shows the documentation of the routes: nowhere without an `openapi_url`."""
 
 
 def client_limits(settings: Settings) -> dict[str, Any]:

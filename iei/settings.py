@@ -115,7 +115,7 @@ class AccessSettings(Group):
     api_keys_file: Path | None = setting("Access", None, "IEI_API_KEYS_FILE")
     """A file of API keys, one per line, `#` for comments. It is read again when it changes."""
     public_docs: bool | None = setting("Access", None, "IEI_PUBLIC_DOCS")
-    """Whether `/docs`, `/redoc` and `/openapi.json` are shown without a key. Default: no, if there are keys."""
+    """Whether `/docs`, `/redoc` and `/openapi.json` are shown without a key. Default: only if there are no keys."""
     cors_origins: str = setting("Access", "", "IEI_CORS_ORIGINS")
     """Web pages that may call this server from a browser: origins (`https://example.com`) separated by commas, or `*`
     for all. Default: none."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
-from tests.servers import Server
+from tests import pictures
+from tests.servers import Server, serve
 
 PATHS: dict[str, dict[str, Any]] = {
     "/embed": {"inputs": ["a cat"]},
@@ -35,3 +41,130 @@ def test_a_slow_key_is_told_when_to_come_again(keyed_server: Server) -> None:
     assert answers[1].status_code == 429
     assert 1 <= int(answers[1].headers["retry-after"]) <= 50
     assert "0.02 inputs a second (inputs_per_s)" in answers[1].json()["error"]
+
+
+def test_a_large_upload_without_a_key_is_refused_and_can_read_why(keyed_server: Server) -> None:
+    """Its body is not read: the client must still get the answer, and not a connection that breaks."""
+    with httpx.Client(base_url=keyed_server.url, timeout=60) as client:
+        for _ in range(3):
+            refused = client.post("/embed", content=bytes(30 * 2**20), headers={"x-api-key": "wrong"})
+            assert (refused.status_code, refused.json()["error_type"]) == (401, "Unauthorized")
+
+
+# several workers, and a file that changes
+
+BODY = {"inputs": [pictures.base64_of(pictures.png(8, 8))]}
+FOUR = {"inputs": BODY["inputs"] * 4}
+KEYS = """\
+# of this test
+steady=kEy-steady
+seldom=kEy-seldom inputs_per_s=0.001
+four=kEy-four inputs_at_once=4
+"""
+
+
+@pytest.fixture(scope="module")
+def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    file.write_text(KEYS)
+    return file
+
+
+@pytest.fixture(scope="module")
+def server(keys_file: Path, demo_cache: str) -> Iterator[Server]:
+    """Two workers, whose keys are in a file."""
+    env = {"IEI_API_KEYS_FILE": str(keys_file), "IEI_CACHE_DIR": demo_cache, "IEI_LOG_LEVEL": "debug"}
+    with serve({"IMAGE_EMBEDDING_MODEL": "demo", **env}) as server:
+        yield server
+        assert "kEy-" not in server.log
+        for process in server.processes():
+            assert "kEy-" not in " ".join(process.cmdline())
+
+
+@pytest.fixture
+def clients() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as clients:
+        yield clients
+
+
+def post(server: Server, key: str, body: Any = BODY, timeout: float = 60) -> httpx.Response:
+    """Over a connection of its own, which any worker may accept."""
+    return httpx.post(f"{server.url}/embed", json=body, headers={"x-api-key": key}, timeout=timeout)
+
+
+def status(server: Server, key: str) -> int:
+    return httpx.get(f"{server.url}/v1/models", headers={"x-api-key": key}).status_code
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def workers(server: Server) -> list[psutil.Process]:
+    return [
+        process
+        for process in server.processes()
+        if process.ppid() == server.process.pid and not any("iei.engine" in word for word in process.cmdline())
+    ]
+
+
+def test_a_limit_per_second_is_one_for_both_workers(server: Server) -> None:
+    first, second = workers(server)
+    first.suspend()
+    try:
+        assert post(server, "kEy-seldom").status_code == 200, "by the second worker, as the first is stopped"
+    finally:
+        first.resume()
+    second.suspend()
+    try:
+        refused = post(server, "kEy-seldom")
+    finally:
+        second.resume()
+    assert refused.status_code == 429
+    assert 900 < int(refused.headers["retry-after"]) <= 1000
+
+
+def test_what_a_killed_worker_had_in_work_is_given_back(server: Server, clients: ThreadPoolExecutor) -> None:
+    (engine,) = [process for process in server.processes() if "iei.engine.process" in process.cmdline()]
+    first, second = workers(server)
+    first.suspend()
+    engine.suspend()  # nothing is answered now
+    try:
+        lost = clients.submit(post, server, "kEy-four", FOUR)
+        until(lambda: _is_refused(server))
+        first.resume()
+        second.suspend()
+        assert _is_refused(server), "by the first worker"
+        second.kill()
+        with pytest.raises(httpx.TransportError):
+            lost.result(30)
+    finally:
+        first.resume()
+        engine.resume()
+    assert post(server, "kEy-four", FOUR).status_code == 200
+    until(lambda: len(workers(server)) == 2)
+    for _ in range(8):
+        assert post(server, "kEy-four", FOUR).status_code == 200
+
+
+def _is_refused(server: Server) -> bool:
+    """Whether `four` has its four inputs in work already."""
+    try:
+        return post(server, "kEy-four", timeout=1).status_code == 429
+    except httpx.ReadTimeout:  # it was taken on; that the client is gone gives it back
+        return False
+
+
+def test_a_file_that_changes_is_read_by_all_workers_and_a_broken_one_by_none(server: Server, keys_file: Path) -> None:
+    assert (status(server, "kEy-steady"), status(server, "kEy-new")) == (200, 401)
+    keys_file.write_text("fresh=kEy-new\n")
+    until(lambda: {status(server, "kEy-new") for _ in range(10)} == {200})
+    until(lambda: {status(server, "kEy-steady") for _ in range(10)} == {401})
+    keys_file.write_text("fresh=kEy-new kEy-newer\n")
+    until(lambda: bool(status(server, "kEy-new")) and "'fresh': after a key there may be" in server.log)
+    assert {status(server, "kEy-new") for _ in range(10)} == {200}
+    keys_file.write_text(KEYS)
+    until(lambda: {status(server, "kEy-steady") for _ in range(10)} == {200})
