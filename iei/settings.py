@@ -120,6 +120,11 @@ class AccessSettings(Group):
     """Web pages that may call this server from a browser: origins (`https://example.com`) separated by commas, or `*`
     for all. Default: none."""
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether requests need a key."""
+        return bool(self.api_keys or self.api_keys_file)
+
 
 class LoadOptions(Group):
     """How models are loaded. These are all the settings that a runtime uses."""

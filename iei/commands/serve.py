@@ -119,6 +119,7 @@ def summary(spec: ModelSpec, settings: Settings, addresses: list[str]) -> str:
         "device": f"{', '.join(devices) if len(devices) > 1 else spec.device}, {spec.dtype}",
         "runtime": f"{spec.runtime}, batches of up to {spec.max_batch}",
         "workers": str(settings.server.workers),
+        "access": "with an API key" if settings.access.has_keys else "open to all: there are no API keys",
         "address": ", ".join(addresses),
     }
     return "\n".join([f"IEI {__version__} is ready", *(f"  {name:<8}  {value}" for name, value in rows.items())])

@@ -227,7 +227,12 @@ def test_a_broken_file_leaves_the_old_keys_in_force_and_is_logged_once(
 def test_a_file_is_not_looked_at_more_often_than_needed(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[Path] = []
     real = keys._version
-    monkeypatch.setattr(keys, "_version", lambda path: looks.append(path) or real(path))
+
+    def look(path: Path) -> object:
+        looks.append(path)
+        return real(path)
+
+    monkeypatch.setattr(keys, "_version", look)
     for tick in range(40):
         file.now = tick * CHECK_S / 10
         file.found("one", "none")

@@ -15,5 +15,11 @@ def test_the_summary_calls_untrained_what_is() -> None:
     assert "UNTRAINED" not in summary(replace(SPEC, name="demo", id="org/vit"), settings, [])
 
 
+def test_the_summary_says_who_may_send_requests() -> None:
+    assert "access    open to all: there are no API keys" in summary(SPEC, read_settings(), [])
+    assert "access    with an API key" in summary(SPEC, read_settings(api_keys="secret"), [])
+    assert "access    with an API key" in summary(SPEC, read_settings(api_keys_file="keys"), [])
+
+
 def test_the_summary_tells_the_models_pooling_where_it_has_not_the_servers() -> None:
     assert "3 dimensions, pooling mean (offered: mean)" in summary(SPEC, read_settings(pooling="last"), [])
