@@ -21,6 +21,9 @@ ERROR_FIELDS: Mapping[str, set[str]] = {
     "/v1/embeddings": {"error", "detail"},
     f"/v2/models/{SPEC.name}/infer": {"error"},
     "/predict": {"detail"},
+    "/vectors": {"error"},
+    "/vectorize": {"error"},
+    "/qdrant": {"error"},
 }
 """A route of each dialect → the fields that its errors have."""
 

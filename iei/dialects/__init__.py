@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iei.dialects import kserve, litserve, openai, tei, zero_shot
+from iei.dialects import kserve, litserve, openai, qdrant, tei, weaviate, zero_shot
 from iei.dialects.registry import Dialect
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
@@ -15,5 +15,7 @@ DIALECTS: tuple[Callable[[EmbeddingService, DialectSettings], Dialect], ...] = (
     kserve.dialect,
     litserve.dialect,
     zero_shot.dialect,
+    weaviate.dialect,
+    qdrant.dialect,
 )
 """Constructors of all dialects. The first one formats errors on paths that belong to no dialect."""

@@ -7,6 +7,7 @@ vocabulary are small.
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,3 +155,13 @@ def trained_folder() -> Path:
     assert package is not None
     assert package.submodule_search_locations is not None
     return Path(package.submodule_search_locations[0]) / "model"
+
+
+def prompted_folder(folder: Path, **prompts: str) -> Path:
+    """`trained_folder` with prompts, name → text, written into `folder`. Big files are links."""
+    for file in trained_folder().iterdir():
+        (folder / file.name).symlink_to(file)
+    settings = folder / "config_sentence_transformers.json"
+    settings.unlink()
+    settings.write_text(json.dumps({"prompts": prompts, "default_prompt_name": None}))
+    return folder

@@ -29,6 +29,9 @@ BODIES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "/v1/embeddings": lambda value: {"model": "demo", "input": value},
     "/v2/models/demo/infer": lambda value: _tensor(value),
     "/predict": lambda value: {"image_data": value},
+    "/vectors": lambda value: {"id": "0", "image": value},
+    "/vectorize": lambda value: {"images": [value]},
+    "/qdrant": lambda value: {"inputs": [{"data": value, "data_type": "image", "model": "demo"}]},
 }
 VALUES: dict[str, Any] = {
     "null": None,
@@ -57,6 +60,8 @@ SHAPES: dict[str, set[str]] = {
     "/v1/": {"error", "detail"},
     "/v2/": {"error"},
     "/predict": {"detail"},
+    "/vector": {"error"},
+    "/qdrant": {"error"},
     "/": {"error", "error_type", "detail"},
 }
 

@@ -34,4 +34,12 @@ def test_commands_run(text_server: Server, tmp_path: Path, page: str, command: s
 
 
 def test_every_dialect_has_a_page_with_a_command() -> None:
-    assert {page for page, _ in COMMANDS} == {"iei.md", "kserve.md", "litserve.md", "openai.md", "zero-shot.md"}
+    assert {page for page, _ in COMMANDS} == {
+        "iei.md",
+        "kserve.md",
+        "litserve.md",
+        "openai.md",
+        "qdrant.md",
+        "weaviate.md",
+        "zero-shot.md",
+    }
