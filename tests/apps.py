@@ -24,6 +24,8 @@ ERROR_FIELDS: Mapping[str, set[str]] = {
     "/vectors": {"error"},
     "/vectorize": {"error"},
     "/qdrant": {"error"},
+    "/v2/embed": {"id", "message"},
+    "/v1/multimodalembeddings": {"detail"},
 }
 """A route of each dialect → the fields that its errors have."""
 

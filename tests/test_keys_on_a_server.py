@@ -24,6 +24,8 @@ PATHS: dict[str, dict[str, Any]] = {
     "/embed": {"inputs": ["a cat"]},
     "/v1/embeddings": {"model": "clip", "input": ["a cat"]},
     "/v2/models/clip/infer": {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a cat"]}]},
+    "/v2/embed": {"texts": ["a cat"]},
+    "/v1/multimodalembeddings": {"inputs": [{"content": [{"type": "text", "text": "a cat"}]}]},
 }
 """A route of each dialect that takes texts, and a body for it."""
 

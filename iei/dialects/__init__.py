@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iei.dialects import kserve, litserve, openai, qdrant, tei, weaviate, zero_shot
+from iei.dialects import cohere, kserve, litserve, openai, qdrant, tei, voyage, weaviate, zero_shot
 from iei.dialects.registry import Dialect
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
@@ -17,5 +17,7 @@ DIALECTS: tuple[Callable[[EmbeddingService, DialectSettings], Dialect], ...] = (
     zero_shot.dialect,
     weaviate.dialect,
     qdrant.dialect,
+    cohere.dialect,
+    voyage.dialect,
 )
 """Constructors of all dialects. The first one formats errors on paths that belong to no dialect."""

@@ -10,11 +10,13 @@ import pytest
 from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
+from iei.dialects.cohere import EmbedByTypeResponse, EmbedFloatsResponse
 from iei.dialects.kserve_message import InferResponse
 from iei.dialects.labels import Label
 from iei.dialects.litserve import Prediction
 from iei.dialects.openai import EmbeddingsResponse
 from iei.dialects.qdrant import InferenceResponse
+from iei.dialects.voyage import MultimodalResponse
 from iei.dialects.weaviate import ImageVector, TextVector, VectorizeResponse
 from iei.dialects.zero_shot import Rank
 from iei.engine.inprocess import InProcessEngine
@@ -55,6 +57,9 @@ DOCUMENTED = {
     ("get", "/.well-known/live"),
     ("get", "/.well-known/ready"),
     ("post", "/qdrant"),
+    ("post", "/v1/embed"),
+    ("post", "/v2/embed"),
+    ("post", "/v1/multimodalembeddings"),
 }
 
 
@@ -82,6 +87,9 @@ ANSWERS: dict[str, Any] = {
     "/vectors": ImageVector | TextVector,
     "/vectorize": VectorizeResponse,
     "/qdrant": InferenceResponse,
+    "/v1/embed": EmbedFloatsResponse | EmbedByTypeResponse,
+    "/v2/embed": EmbedByTypeResponse,
+    "/v1/multimodalembeddings": MultimodalResponse,
 }
 """Routes with examples → what the page says of their answers."""
 

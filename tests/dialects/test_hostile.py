@@ -32,6 +32,9 @@ BODIES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "/vectors": lambda value: {"id": "0", "image": value},
     "/vectorize": lambda value: {"images": [value]},
     "/qdrant": lambda value: {"inputs": [{"data": value, "data_type": "image", "model": "demo"}]},
+    "/v1/embed": lambda value: {"images": value},
+    "/v2/embed": lambda value: {"inputs": [{"content": value}]},
+    "/v1/multimodalembeddings": lambda value: {"inputs": value},
 }
 VALUES: dict[str, Any] = {
     "null": None,
@@ -57,6 +60,9 @@ VALUES: dict[str, Any] = {
     "cut": base64_of(png()[:500]),
 }
 SHAPES: dict[str, set[str]] = {
+    "/v1/embed/": {"id", "message"},
+    "/v2/embed/": {"id", "message"},
+    "/v1/multimodalembeddings/": {"detail"},
     "/v1/": {"error", "detail"},
     "/v2/": {"error"},
     "/predict": {"detail"},
@@ -67,7 +73,7 @@ SHAPES: dict[str, set[str]] = {
 
 
 def _is_refused_in_shape(path: str, response: httpx.Response) -> bool:
-    shape = next(shape for prefix, shape in SHAPES.items() if path.startswith(prefix))
+    shape = next(shape for prefix, shape in SHAPES.items() if f"{path}/".startswith(prefix))
     return 400 <= response.status_code < 500 and response.json().keys() == shape
 
 

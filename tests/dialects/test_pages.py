@@ -35,6 +35,7 @@ def test_commands_run(text_server: Server, tmp_path: Path, page: str, command: s
 
 def test_every_dialect_has_a_page_with_a_command() -> None:
     assert {page for page, _ in COMMANDS} == {
+        "cohere.md",
         "iei.md",
         "kserve.md",
         "litserve.md",
@@ -42,4 +43,5 @@ def test_every_dialect_has_a_page_with_a_command() -> None:
         "qdrant.md",
         "weaviate.md",
         "zero-shot.md",
+        "voyage.md",
     }
