@@ -1,4 +1,4 @@
-"""Exit 0 when the server of this container is ready: `GET /health` at the address of `IEI_BIND`.
+"""Exit 0 when this container's server is ready: `GET /health` at the address of `IEI_BIND`, or Vertex AI's port of it.
 
 Slim images have no curl. Only the standard library, and no proxy from the environment: this asks this very machine.
 """
@@ -45,7 +45,10 @@ def encrypted(plain: socket.socket) -> ssl.SSLSocket:
 
 if __name__ == "__main__":
     try:
-        answer = status(os.environ.get("IEI_BIND") or "0.0.0.0:8000", tls=bool(os.environ.get("IEI_TLS_CERT")))
+        bind = os.environ.get("IEI_BIND") or "0.0.0.0:8000"
+        if port := os.environ.get("IEI_VERTEX_PORT") or os.environ.get("AIP_HTTP_PORT"):
+            bind = f"{bind.rpartition(':')[0]}:{port}"
+        answer = status(bind, tls=bool(os.environ.get("IEI_TLS_CERT")))
     except (OSError, http.client.HTTPException) as error:
         sys.exit(f"no answer from the server: {error}")
     sys.exit(None if answer == 200 else f"/health answers {answer}")

@@ -39,6 +39,7 @@ Section = Literal[
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
 _DEVICE = r"(cpu|mps|cuda(:\d+)?)"
+_ROUTE = r"^/[^{}?#\s]*$"
 
 
 def setting(section: Section, default: Any, *variables: str, **constraints: Any) -> Any:
@@ -80,6 +81,8 @@ class ModelSettings(Group):
     """A file that lists more models to serve: one id per line, `#` for comments. The default file is optional."""
     revision: str | None = setting("Models", None, "IEI_REVISION")
     """Branch, tag or commit of the model on the hub. In a list of models, write `id@revision` instead."""
+    artifacts: str | None = setting("Models", None, "IEI_ARTIFACTS", "AIP_STORAGE_URI")
+    """Vertex AI's address of a model: served if it is a folder and no model is set. Cloud Storage is not read."""
 
     matryoshka: str = setting("Vectors", "", "IEI_MATRYOSHKA")
     """Names of models, separated by commas, that were trained for shorter vectors although their files don't say so."""
@@ -96,6 +99,8 @@ class ServerSettings(Group):
         "Server", None, "IEI_GRPC_BIND", pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):\d{1,5}$"
     )
     """Address to serve gRPC on, `host:port` (docs/api/grpc.md). Default: not served. Needs the extra `grpc`."""
+    vertex_port: int | None = setting("Server", None, "IEI_VERTEX_PORT", "AIP_HTTP_PORT", ge=1, le=65535)
+    """Vertex AI's port. `iei serve` listens on it instead of the one of `IEI_BIND`."""
     tls_cert: Path | None = setting("Server", None, "IEI_TLS_CERT")
     """PEM file of the certificate, with its chain, for HTTPS (`iei serve` only). Default: HTTP."""
     tls_key: Path | None = setting("Server", None, "IEI_TLS_KEY")
@@ -104,6 +109,20 @@ class ServerSettings(Group):
     """Seconds that accepted requests may take after SIGTERM (`iei serve` only; gunicorn has its own option)."""
     log_level: LogLevel = setting("Operation", "info", "IEI_LOG_LEVEL")
     """Lowest level of messages that are logged."""
+
+    @property
+    def address(self) -> str:
+        """Where to listen, as gunicorn has it: `bind`, at Vertex AI's port if there is one.
+
+        Raises:
+            StartupError: `bind` is a Unix socket, which has no port, and Vertex AI's port is set.
+        """
+        if self.vertex_port is None:
+            return self.bind
+        if self.bind.startswith("unix:"):
+            raise StartupError(f"AIP_HTTP_PORT={self.vertex_port} has no meaning with IEI_BIND={self.bind}: unset one.")
+        host, colon, _ = self.bind.rpartition(":")
+        return f"{host if colon else self.bind}:{self.vertex_port}"
 
 
 class AccessSettings(Group):
@@ -245,6 +264,14 @@ class DialectSettings(Group):
 
     predict_resize: Literal["processor", "multiple"] = setting("Decoding", "processor", "IEI_PREDICT_RESIZE")
     """Image size at `/predict`: the model's (`processor`), or the image's, rounded up to a `multiple` of the patch."""
+    vertex_health_route: str | None = setting(
+        "Server", None, "IEI_VERTEX_HEALTH_ROUTE", "AIP_HEALTH_ROUTE", pattern=_ROUTE
+    )
+    """Path at which Vertex AI asks for the server's readiness, in addition to `/health`."""
+    vertex_predict_route: str | None = setting(
+        "Server", None, "IEI_VERTEX_PREDICT_ROUTE", "AIP_PREDICT_ROUTE", pattern=_ROUTE
+    )
+    """Path to which Vertex AI sends predictions, in addition to `/vertex`."""
 
 
 class Settings(BaseModel):

@@ -20,12 +20,14 @@ ERROR_FIELDS: Mapping[str, set[str]] = {
     "/embed": {"error", "error_type", "detail"},
     "/v1/embeddings": {"error", "detail"},
     f"/v2/models/{SPEC.name}/infer": {"error"},
+    "/vertex": {"error"},
     "/predict": {"detail"},
     "/vectors": {"error"},
     "/vectorize": {"error"},
     "/qdrant": {"error"},
     "/v2/embed": {"id", "message"},
     "/v1/multimodalembeddings": {"detail"},
+    "/api/embed": {"error"},
 }
 """A route of each dialect → the fields that its errors have."""
 

@@ -62,3 +62,23 @@ def test_groups_travel_to_other_processes_whole_and_read_nothing_there(monkeypat
     options = read_settings(max_batch=7, pooling="cls").load
     monkeypatch.setenv("IEI_MAX_BATCH", "9")
     assert LoadOptions.model_validate_json(options.model_dump_json()) == options
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:8000", "[::]:8000", "127.0.0.1"])
+def test_vertex_ais_port_takes_the_place_of_the_port(bind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings(bind=bind).server.address == bind
+    monkeypatch.setenv("AIP_HTTP_PORT", "8080")
+    assert read_settings(bind=bind).server.address == f"{bind.removesuffix(':8000')}:8080"
+
+
+def test_a_unix_socket_has_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIP_HTTP_PORT", "8080")
+    with pytest.raises(StartupError, match=r"AIP_HTTP_PORT=8080 .* IEI_BIND=unix:/run/iei.sock: unset one"):
+        _ = read_settings(bind="unix:/run/iei.sock").server.address
+
+
+@pytest.mark.parametrize("route", ["predict", "/a?b", "/{model}", "/a b"])
+def test_routes_of_vertex_ai_are_paths(route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", route)
+    with pytest.raises(StartupError, match="AIP_PREDICT_ROUTE="):
+        read_settings()

@@ -73,11 +73,11 @@ def gunicorn_options(settings: ServerSettings) -> dict[str, Any]:
     """Gunicorn's options for a production server.
 
     Raises:
-        StartupError: the files for HTTPS can't be used.
+        StartupError: the files for HTTPS can't be used, or the address is a Unix socket with a port.
     """
     return {
         **tls_options(settings),
-        "bind": settings.bind,
+        "bind": settings.address,
         "workers": settings.workers,
         "worker_class": worker_class(settings),
         "preload_app": True,  # the app, and with it the engine, is made once

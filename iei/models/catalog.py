@@ -96,6 +96,11 @@ def read_catalog(settings: ModelSettings, mounted: Path = MOUNTED) -> Catalog:
     listed = [_parsed(line) for line in _lines(_allow_list(settings))]
     chosen = _chosen(settings, mounted)
     if not named and (chosen or not listed):
+        if settings.artifacts and not chosen:
+            raise StartupError(
+                f"AIP_STORAGE_URI={settings.artifacts!r} is no folder with a model, and IEI does not read Cloud "
+                "Storage: put the model into the image, and set IMAGE_EMBEDDING_MODEL to its folder or to a hub id."
+            )
         model_id = chosen or settings.model
         named = [CatalogEntry(settings.model_name or served_name(model_id), model_id, settings.revision)]
     elif settings.revision:
@@ -117,10 +122,11 @@ def served_name(model_id: str) -> str:
 
 
 def _chosen(settings: ModelSettings, mounted: Path) -> str | None:
-    """The single model to serve: from IEI's own setting, else KServe's mount, else `fallback_model`."""
+    """The single model to serve: from IEI's own setting, else KServe's mount or Vertex AI's, else `fallback_model`."""
     if settings.is_set("model"):
         return settings.model
-    return str(mounted) if (mounted / "config.json").is_file() else settings.fallback_model
+    folders = (folder for folder in (str(mounted), settings.artifacts) if folder)
+    return next((folder for folder in folders if Path(folder, "config.json").is_file()), settings.fallback_model)
 
 
 def _lines(text: str) -> Iterator[str]:

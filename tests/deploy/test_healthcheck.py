@@ -63,6 +63,13 @@ def test_a_ready_server_is_healthy(host: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_vertex_ais_port_takes_the_place_of_the_port() -> None:
+    server = http.server.HTTPServer(("127.0.0.1", 0), Health)
+    with serving(server):
+        result = check("0.0.0.0:1", AIP_HTTP_PORT=str(server.server_port))
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_proxy_of_the_environment_is_not_asked() -> None:
     server = http.server.HTTPServer(("127.0.0.1", 0), Health)
     with serving(server):

@@ -11,9 +11,12 @@ from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 from iei.dialects.cohere import EmbedByTypeResponse, EmbedFloatsResponse
+from iei.dialects.instances import PredictResponse
 from iei.dialects.kserve_message import InferResponse
 from iei.dialects.labels import Label
 from iei.dialects.litserve import Prediction
+from iei.dialects.ollama import EmbeddingsResponse as OllamaEmbeddingsResponse
+from iei.dialects.ollama import EmbedResponse
 from iei.dialects.openai import EmbeddingsResponse
 from iei.dialects.qdrant import InferenceResponse
 from iei.dialects.voyage import MultimodalResponse
@@ -60,6 +63,14 @@ DOCUMENTED = {
     ("post", "/v1/embed"),
     ("post", "/v2/embed"),
     ("post", "/v1/multimodalembeddings"),
+    ("post", "/v1/models/{model}:predict"),
+    ("post", "/v1/models/{model}/versions/{version}:predict"),
+    ("post", "/vertex"),
+    ("post", "/api/embed"),
+    ("post", "/api/embeddings"),
+    ("post", "/api/show"),
+    ("get", "/api/tags"),
+    ("get", "/api/version"),
 }
 
 
@@ -90,6 +101,11 @@ ANSWERS: dict[str, Any] = {
     "/v1/embed": EmbedFloatsResponse | EmbedByTypeResponse,
     "/v2/embed": EmbedByTypeResponse,
     "/v1/multimodalembeddings": MultimodalResponse,
+    "/v1/models/{model}:predict": PredictResponse,
+    "/v1/models/{model}/versions/{version}:predict": PredictResponse,
+    "/vertex": PredictResponse,
+    "/api/embed": EmbedResponse,
+    "/api/embeddings": OllamaEmbeddingsResponse,
 }
 """Routes with examples → what the page says of their answers."""
 

@@ -35,6 +35,10 @@ BODIES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "/v1/embed": lambda value: {"images": value},
     "/v2/embed": lambda value: {"inputs": [{"content": value}]},
     "/v1/multimodalembeddings": lambda value: {"inputs": value},
+    "/v1/models/demo:predict": lambda value: {"instances": [value]},
+    "/vertex": lambda value: {"instances": [{"inputs": value}]},
+    "/api/embed": lambda value: {"model": "demo", "input": [value]},
+    "/api/embeddings": lambda value: {"model": "demo", "prompt": [value]},
 }
 VALUES: dict[str, Any] = {
     "null": None,
@@ -63,6 +67,9 @@ SHAPES: dict[str, set[str]] = {
     "/v1/embed/": {"id", "message"},
     "/v2/embed/": {"id", "message"},
     "/v1/multimodalembeddings/": {"detail"},
+    "/v1/models/demo:predict": {"error"},
+    "/vertex": {"error"},
+    "/api/": {"error"},
     "/v1/": {"error", "detail"},
     "/v2/": {"error"},
     "/predict": {"detail"},

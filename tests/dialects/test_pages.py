@@ -44,4 +44,6 @@ def test_every_dialect_has_a_page_with_a_command() -> None:
         "weaviate.md",
         "zero-shot.md",
         "voyage.md",
+        "instances.md",
+        "ollama.md",
     }

@@ -130,3 +130,17 @@ def test_the_operator_may_say_that_a_model_was_trained_for_shorter_vectors() -> 
     assert [entry.matryoshka for entry in entries] == [False, True]
     with pytest.raises(StartupError, match=r"IEI_MATRYOSHKA names org/one; there are: first, org/two\."):
         catalog(models="first=org/one,org/two", matryoshka="org/one")
+
+
+def test_a_folder_of_vertex_ai_is_served_where_no_model_is_set(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert ids(catalog(artifacts=str(tmp_path))) == (str(tmp_path),)
+    assert ids(catalog(artifacts=str(tmp_path), model="org/vit")) == ("org/vit",)
+
+
+def test_cloud_storage_is_refused_unless_a_model_is_set(allow_list: Path) -> None:
+    with pytest.raises(StartupError, match=r"AIP_STORAGE_URI='gs://bucket/model' .* set IMAGE_EMBEDDING_MODEL"):
+        catalog(artifacts="gs://bucket/model")
+    assert ids(catalog(artifacts="gs://bucket/model", model="org/vit")) == ("org/vit",)
+    assert ids(catalog(artifacts="gs://bucket/model", models="a=org/vit")) == ("org/vit",)
+    assert catalog(artifacts="gs://bucket/model", supported_models=allow_list).names
