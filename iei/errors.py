@@ -94,6 +94,12 @@ class UnsupportedMediaType(IEIError):
     status, error_type = 415, "Validation"
 
 
+class NotAcceptable(IEIError):
+    """The answer can't be written in the format that the request's Accept header asks for."""
+
+    status, error_type = 406, "Validation"
+
+
 class BodyTimeout(IEIError):
     """The body did not arrive in time. The rest of it is not read, so the connection is closed."""
 
@@ -160,6 +166,12 @@ class Unhealthy(IEIError):
     """The engine is not running, can't load the model, or ended twice while it ran this input."""
 
     status, error_type, retry_after_s = 503, "Unhealthy", 5
+
+
+class UpstreamFailed(IEIError):
+    """Another server, which was to answer this request, did not."""
+
+    status, error_type = 502, "Unhealthy"
 
 
 class BackendFailed(IEIError):

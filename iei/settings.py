@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -272,6 +273,19 @@ class DialectSettings(Group):
         "Server", None, "IEI_VERTEX_PREDICT_ROUTE", "AIP_PREDICT_ROUTE", pattern=_ROUTE
     )
     """Path to which Vertex AI sends predictions, in addition to `/vertex`."""
+    immich_upstream: str | None = setting("Server", None, "IEI_IMMICH_UPSTREAM")
+    """URL of immich's own machine-learning service, which answers immich's requests for faces and OCR."""
+
+    @field_validator("immich_upstream")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        is_http = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # `port` checks itself
+        if not is_http or parts.query or parts.fragment:
+            raise ValueError("must be a URL such as http://immich-machine-learning:3003")
+        return value.rstrip("/")
 
 
 class Settings(BaseModel):

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iei.dialects import cohere, instances, kserve, litserve, ollama, openai, qdrant, tei, voyage, weaviate, zero_shot
+from iei.dialects import (
+    cohere,
+    immich,
+    instances,
+    kserve,
+    litserve,
+    ollama,
+    openai,
+    qdrant,
+    raw,
+    tei,
+    voyage,
+    weaviate,
+    zero_shot,
+)
 from iei.dialects.registry import Dialect
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
 
 DIALECTS: tuple[Callable[[EmbeddingService, DialectSettings], Dialect], ...] = (
+    raw.dialect,
     tei.dialect,
     openai.dialect,
     kserve.dialect,
     instances.dialect,  # before LitServe's: `/predict` is a common AIP_PREDICT_ROUTE
+    immich.dialect,
     litserve.dialect,
     zero_shot.dialect,
     weaviate.dialect,
@@ -22,4 +38,7 @@ DIALECTS: tuple[Callable[[EmbeddingService, DialectSettings], Dialect], ...] = (
     voyage.dialect,
     ollama.dialect,
 )
-"""Constructors of all dialects. The first one formats errors on paths that belong to no dialect."""
+"""Constructors of all dialects. The first one formats errors on paths that belong to no dialect.
+
+Where two have the same path, the one that takes only some media types comes first (iei.dialects.media).
+"""

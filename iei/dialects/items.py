@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from iei.dialects.fields import AnyCase
-from iei.models.spec import Modality
+from iei.models.spec import Modality, Pooling
 from iei.requests import ImageInput, Input, Options, TextInput, UntypedInput
 
 
@@ -57,3 +57,16 @@ class TextOptions(BaseModel):
             prompt_name=self.prompt_name,
             **others,
         )
+
+
+class VectorOptions(BaseModel):
+    """Options of a request about the vectors that it gets."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    normalize: bool | None = None
+    """Divide each vector by its L2 norm. Default: IEI_NORMALIZE; if unset, texts as the model's pipeline, images no."""
+    pooling: Annotated[Pooling, AnyCase] | None = None
+    """How token vectors become one vector. Default: IEI_POOLING; `auto` is `mean` for images, the model's for texts."""
+    dimensions: int | None = Field(None, ge=1)
+    """Truncate each vector to this many leading values, before it is normalised."""

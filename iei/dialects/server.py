@@ -1,6 +1,6 @@
-"""The state of the server: `/health`, `/ping` and `/info`.
+"""The state of the server: `/`, `/health`, `/ping` and `/info`.
 
-They belong to no other contract. `/info` names the models, so it needs a key where the server has keys; the other two
+They belong to no other contract. `/info` names the models, so it needs a key where the server has keys; the others
 are health routes, which don't. Wire format: docs/api/iei.md.
 """
 
@@ -42,6 +42,12 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
         norms = {"normalize": service.normalizes(spec)}
         fields = {**_described(spec), **norms, **limits, "version": __version__}
         return json_response(orjson.dumps(fields))
+
+    @health_routes.head("/", include_in_schema=False)
+    @health_routes.get("/", response_model=dict[str, str])
+    async def root() -> Response:
+        """Liveness, as clients of KServe V1, Ollama and immich ask for it: 200 if this worker responds."""
+        return json_response(b'{"status":"alive","message":"IEI"}')
 
     @health_routes.head("/health", include_in_schema=False)
     @health_routes.get("/health", response_model=dict[str, str])

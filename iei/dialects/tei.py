@@ -10,33 +10,29 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 
+from iei.dialects.accept import accepted, documented_formats, vectors_response
 from iei.dialects.fields import AnyCase, ListOf, OneOrMore, Strings
-from iei.dialects.items import TextOptions, input_of
+from iei.dialects.items import TextOptions, VectorOptions, input_of
 from iei.dialects.labels import Label, LabelParameters, classified
+from iei.dialects.media import IMAGES
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
 from iei.dialects.tei_errors import EmbedError, error_body
-from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers, vectors_response
+from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers
 from iei.errors import EmptyInput
-from iei.models.spec import Modality, ModelSpec, Pooling
+from iei.models.spec import Modality, ModelSpec
 from iei.requests import Token
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
 
 
-class EmbedOptions(TextOptions):
+class EmbedOptions(TextOptions, VectorOptions):
     """Options of a request for embeddings."""
 
-    normalize: bool | None = None
-    """Divide each vector by its L2 norm. Default: IEI_NORMALIZE; if unset, texts as the model's pipeline, images no."""
-    pooling: Annotated[Pooling, AnyCase] | None = None
-    """How token vectors become one vector. Default: IEI_POOLING; `auto` is `mean` for images, the model's for texts."""
-    dimensions: int | None = Field(None, ge=1)
-    """Truncate each vector to this many leading values, before it is normalised."""
     modality: Annotated[Modality, AnyCase] | None = None
     """How a model for both reads inputs. Default: data URIs of images are images, other strings are texts."""
 
@@ -111,12 +107,15 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
     routes = APIRouter(tags=["IEI and text-embeddings-inference"], responses=errors_as(EmbedError))
     default = service.default
-    embed_body = documented(EmbedRequest, _examples(default))
-    root_body = documented(RootRequest, {**_examples(default), **_comparisons(default)})
+    images = IMAGES if default.image else None
+    root_body = documented(RootRequest, {**_examples(default), **_comparisons(default)}, binary=images)
+    embed_body = documented(EmbedRequest, _examples(default), binary=images)
+    formats = documented_formats()
 
     async def embedded(
         request: Request, items: Sequence[str], body: EmbedOptions, outputs: tuple[str, ...] | None = None
     ) -> Response:
+        form = accepted(request)
         inputs = [input_of(item, body.modality) for item in items]
         options = body.options(
             model=model_of(request),
@@ -125,7 +124,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             dimensions=body.dimensions,
         )
         embeddings = await service.embed(inputs, options)
-        return await vectors_response([item.vector for item in embeddings.items], embeddings)
+        return await vectors_response(embeddings, form)
 
     async def compared(request: Request, sentences: Sentences, parameters: TextOptions) -> Response:
         if not sentences.sentences:
@@ -137,14 +136,14 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         source, *others = (item.vector for item in embeddings.items)
         return json_response(await json_list(np.stack(others) @ source), headers=result_headers(embeddings))
 
-    @routes.post("/embed", openapi_extra=embed_body, response_model=list[list[float]])
+    @routes.post("/embed", openapi_extra=embed_body, responses=formats, response_model=list[list[float]])
     async def embed(request: Request) -> Response:
         """One vector per input, in the order of the inputs."""
         body = await parsed(request, EmbedRequest)
         return await embedded(request, body.inputs, body)
 
-    @routes.post("/", openapi_extra=root_body, response_model=RootAnswer)
-    @routes.post("/invocations", openapi_extra=root_body, response_model=RootAnswer)
+    @routes.post("/", openapi_extra=root_body, responses=formats, response_model=RootAnswer)
+    @routes.post("/invocations", openapi_extra=root_body, responses=formats, response_model=RootAnswer)
     async def root(request: Request) -> Response:
         """As `/embed`; as `/similarity` if `inputs` has a source sentence, and as `/classify` if there are labels."""
         body = await parsed(request, RootRequest)
@@ -155,7 +154,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         items = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         return await embedded(request, items, body)
 
-    @routes.post("/embed_all", openapi_extra=embed_body, response_model=list[list[list[float]]])
+    @routes.post("/embed_all", openapi_extra=embed_body, responses=formats, response_model=list[list[list[float]]])
     async def embed_all(request: Request) -> Response:
         """One vector for each token of each input: class, register and patch tokens of an image, tokens of a text."""
         body = await parsed(request, EmbedRequest)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -53,8 +52,25 @@ def validated(body: bytes, model: type[M]) -> M:
         MalformedBody: `body` is not valid JSON.
         InvalidField: a field is missing or invalid.
     """
-    try:
+    with _faults_named():
         return model.model_validate_json(body)
+
+
+def validated_strings(values: Mapping[str, str], model: type[M]) -> M:
+    """Validates values that come as text: those of a query, or the fields of a form.
+
+    Raises:
+        InvalidField: a value is missing or invalid.
+    """
+    with _faults_named():
+        return model.model_validate_strings(values)
+
+
+@contextmanager
+def _faults_named() -> Iterator[None]:
+    """Turns pydantic's error into one that says which fields are wrong, and why."""
+    try:
+        yield
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         if any(fault["type"] == "json_invalid" for fault in faults):
@@ -109,16 +125,6 @@ def _place(loc: tuple[int | str, ...]) -> str:
 def _fault(message: str) -> str:
     """`message` without the prefix that pydantic adds to messages of custom validators."""
     return message.removeprefix("Value error, ")
-
-
-async def vectors_response(vectors: Sequence[npt.NDArray[np.float32]], embeddings: Embeddings) -> Response:
-    """A JSON list of the arrays. They hold finite numbers only: the engine has checked that.
-
-    Args:
-        vectors: arrays [dim] or [rows, dim].
-        embeddings: the result that the headers describe.
-    """
-    return json_response(await json_list(vectors), headers=result_headers(embeddings))
 
 
 async def json_list(items: Iterable[Any]) -> bytes:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from iei.errors import ModelNotFound, StartupError
+from iei.models.immich import IMMICH_MODELS
 from iei.settings import LoadOptions, ModelSettings
 
 DEMO = "demo"
@@ -102,7 +103,7 @@ def read_catalog(settings: ModelSettings, mounted: Path = MOUNTED) -> Catalog:
                 "Storage: put the model into the image, and set IMAGE_EMBEDDING_MODEL to its folder or to a hub id."
             )
         model_id = chosen or settings.model
-        named = [CatalogEntry(settings.model_name or served_name(model_id), model_id, settings.revision)]
+        named = [CatalogEntry(settings.model_name or served_name(model_id), _source(model_id), settings.revision)]
     elif settings.revision:
         raise StartupError("IEI_REVISION is for one model: where several are listed, write name=id@revision.")
     known = {(entry.name, entry.id) for entry in named}
@@ -151,4 +152,10 @@ def _parsed(line: str) -> CatalogEntry:
     model_id, _, revision = (source, "", "") if Path(source).exists() else source.partition("@")
     if not model_id or (equals and not name):
         raise StartupError(f"{line!r} is not a model: write name=id-or-folder, or just an id or a folder.")
-    return CatalogEntry(name or served_name(model_id), model_id, revision or None)
+    return CatalogEntry(name or served_name(model_id), _source(model_id), revision or None)
+
+
+def _source(model_id: str) -> str:
+    """The hub id that is meant by one of immich's names; anything else stays as it is."""
+    known = None if Path(model_id).exists() else IMMICH_MODELS.get(model_id)
+    return (known and known.hub_id) or model_id

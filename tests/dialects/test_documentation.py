@@ -33,6 +33,7 @@ DOCUMENTED = {
     ("post", "/similarity"),
     ("post", "/tokenize"),
     ("post", "/decode"),
+    ("get", "/"),
     ("post", "/"),
     ("post", "/invocations"),
     ("get", "/info"),

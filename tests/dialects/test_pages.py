@@ -47,3 +47,4 @@ def test_every_dialect_has_a_page_with_a_command() -> None:
         "instances.md",
         "ollama.md",
     }
+    assert {page for page, _ in COMMANDS} == {"iei.md", "immich.md", "kserve.md", "litserve.md", "openai.md", "raw.md"}
