@@ -185,8 +185,8 @@ class EmbeddingService:
         return Comparison(
             embeddings,
             cosines,
-            logits=contrast and logits(cosines, contrast),
-            probabilities=contrast and probabilities(cosines, contrast),
+            logits=logits(cosines, contrast) if contrast else None,
+            probabilities=probabilities(cosines, contrast) if contrast else None,
         )
 
     async def _embed(

@@ -14,9 +14,9 @@ from iei.targets import check_dimensions, default_norms, resolve_targets
 from tests.engine.runtimes_for_tests import DIM, SPEC
 
 
-def _warnings(spec: ModelSpec, options: Options, **settings: Any) -> tuple[str, ...]:
+def _warnings(spec: ModelSpec, options: Options, allowed: Any = "any") -> tuple[str, ...]:
     targets = resolve_targets(spec, [ImageInput("x")], options, None)
-    return check_dimensions(spec, targets.values(), options, **{"allowed": "any", **settings})
+    return check_dimensions(spec, targets.values(), options, allowed)
 
 
 @pytest.mark.parametrize(

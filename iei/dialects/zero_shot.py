@@ -5,6 +5,7 @@ Wire format: docs/api/zero-shot.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import numpy as np
@@ -103,9 +104,12 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         if body.raw_scores:
             assert comparison.logits is not None
             (scores,) = comparison.logits
-        texts = [{"text": item} if body.return_text else {} for item in body.candidates]
-        ranks = (
-            {"index": int(index), "score": float(scores[index]), **texts[index]}
+        ranks: Iterator[dict[str, object]] = (
+            {
+                "index": int(index),
+                "score": float(scores[index]),
+                **({"text": body.candidates[index]} if body.return_text else {}),
+            }
             for index in np.argsort(-scores, kind="stable")
         )
         return json_response(await json_list(ranks), headers=result_headers(comparison.embeddings))

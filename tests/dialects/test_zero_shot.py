@@ -168,7 +168,8 @@ class TestHuggingFaceClient:
     @pytest.mark.parametrize("path", ["", "/", "/classify", "/invocations"])
     @pytest.mark.parametrize("argument", ["model", "base_url"])
     def test_classifies(self, text_server: Server, path: str, argument: str) -> None:
-        client = InferenceClient(**{argument: text_server.url + path})
+        address: dict[str, Any] = {argument: text_server.url + path}
+        client = InferenceClient(**address)
         found = client.zero_shot_image_classification(jpeg(), ["a cat", "a rocket"], hypothesis_template="a {}!")
         vectors = embedded(text_server, [data_uri(jpeg()), "a a cat!", "a a rocket!"])
         weights = np.exp(np.exp(2.6592) * (vectors[1:] @ vectors[0]))
