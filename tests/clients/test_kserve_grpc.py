@@ -6,17 +6,24 @@ import asyncio
 import json
 import os
 import shutil
-import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
 import psutil
 import pytest
 
+from iei.engine.inprocess import InProcessEngine
+from iei.grpc.port import reserve
+from iei.settings import read_settings
+from tests.apps import app_around
+from tests.engine.runtimes_for_tests import KnownRuntime
 from tests.pictures import base64_of, data_uri, jpeg
 from tests.servers import ROOT, Server, ServerDied, serve
 
@@ -180,10 +187,10 @@ KSERVE = Path(__file__).with_name("kserve_grpc_client.py")
 
 
 def kserve_answers(
-    python: str, server: Server, calls: list[dict[str, Any]], certificate: str = ""
+    python: str, address: str, calls: list[dict[str, Any]], certificate: str = ""
 ) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [python, str(KSERVE), server.grpc, certificate],
+        [python, str(KSERVE), address, certificate],
         input=json.dumps(calls),
         cwd=ROOT,
         capture_output=True,
@@ -205,7 +212,7 @@ def test_kserves_own_client(server: Server, kserve_python: str) -> None:
         {"model": "clip", "name": "image", "data": ["no picture"]},
         {"model": "minilm", "name": "text", "data": [TOO_LONG]},
     ]
-    state, *answers = kserve_answers(kserve_python, server, calls)
+    state, *answers = kserve_answers(kserve_python, server.grpc, calls)
     assert state == {"live": True, "ready": True}
     for call, answer in zip(calls[:3], answers, strict=False):
         expected = over_http(server, call["model"], call["name"], call["data"])
@@ -263,64 +270,88 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Guarded(NamedTuple):
+    """A worker with TLS and API keys, in a thread of this process."""
+
+    grpc: str
+    expected: list[list[float]]
+    """What /embed answers of FILES[:1] with a key."""
+
+
 @pytest.fixture(scope="module")
-def guarded(certificate: Path, demo_cache: str) -> Iterator[Server]:
-    """`iei serve` of the demo model with TLS and API keys."""
-    env = {
-        "IMAGE_EMBEDDING_MODEL": "demo",
-        "IEI_CACHE_DIR": demo_cache,
-        "IEI_WORKERS": "2",
-        "IEI_TLS_CERT": str(certificate / "cert.pem"),
-        "IEI_TLS_KEY": str(certificate / "key.pem"),
-        "IEI_API_KEYS": "quick=secret, limited=slow inputs_per_s=0.02",
+def guarded(certificate: Path) -> Iterator[Guarded]:
+    pytest.importorskip("grpc", reason="needs the clients group: uv sync --group clients")
+    settings = {
+        "grpc_bind": "127.0.0.1:0",
+        "tls_cert": certificate / "cert.pem",
+        "tls_key": certificate / "key.pem",
+        "api_keys": "quick=secret, limited=slow inputs_per_s=0.02",
     }
-    with serve(env, command=["python", "-m", "iei", "serve", "--grpc-bind", "127.0.0.1:0"]) as server:
-        yield server
+    port = reserve(read_settings(**settings))
+    assert port
+    app = app_around(InProcessEngine(KnownRuntime()), port, **settings)
+    ready: Future[list[list[float]]] = Future()
+    stop = asyncio.Event()
+
+    async def worker() -> None:
+        http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://iei")
+        async with app.router.lifespan_context(app), http:
+            body = {"inputs": [base64_of(FILES[0])]}
+            answer = await http.post("/embed", json=body, headers={"x-api-key": "secret"})
+            ready.set_result(answer.json())
+            await stop.wait()
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(worker()))
+    thread.start()
+    with closing(port):
+        yield Guarded(port.address, ready.result(60))
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(60)
+    loop.close()
 
 
-def test_keys_and_tls_are_those_of_http(guarded: Server, certificate: Path, triton: Any) -> None:
+def test_keys_and_tls_are_those_of_http(guarded: Guarded, certificate: Path, triton: Any) -> None:
     from tritonclient.utils import InferenceServerException
 
-    assert f"grpc://{guarded.grpc}" in guarded.log  # in the summary
+    image = tensor(triton, "image", FILES[:1])
     root = str(certificate / "cert.pem")
-    body = {"inputs": [base64_of(FILES[0])]}
-    headers = {"authorization": "Bearer secret"}
-    trusted = ssl.create_default_context(cafile=root)
-    expected = httpx.post(f"{guarded.url}/embed", json=body, headers=headers, verify=trusted, timeout=60).json()
     with triton.InferenceServerClient(guarded.grpc, ssl=True, root_certificates=root) as client:
-        image = tensor(triton, "image", FILES[:1])
         assert client.is_server_ready()
-        vectors = client.infer("demo", [image], headers=headers).as_numpy("embedding")
-        np.testing.assert_allclose(vectors, expected, atol=1e-5, rtol=0)
+        vectors = client.infer("known", [image], headers={"authorization": "Bearer secret"}).as_numpy("embedding")
+        np.testing.assert_allclose(vectors, guarded.expected, atol=1e-5, rtol=0)
         with pytest.raises(InferenceServerException, match="needs an API key") as missing:
-            client.infer("demo", [image])
+            client.infer("known", [image])
         assert missing.value.status() == "StatusCode.UNAUTHENTICATED"
-        client.infer("demo", [image], headers={"authorization": "Bearer slow"})
+        client.infer("known", [image], headers={"x-api-key": "slow"})
         with pytest.raises(InferenceServerException, match="inputs a second") as limited:
-            client.infer("demo", [image], headers={"authorization": "Bearer slow"})
+            client.infer("known", [image], headers={"x-api-key": "slow"})
         assert limited.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
     with triton.InferenceServerClient(guarded.grpc) as plain, pytest.raises(InferenceServerException):
         plain.is_server_live(client_timeout=5)
 
 
-def test_kserves_own_client_with_a_key_over_tls(guarded: Server, certificate: Path, kserve_python: str) -> None:
-    call = {"model": "demo", "name": "image", "data": [base64_of(FILES[0])]}
-    _, right, wrong = kserve_answers(
-        kserve_python,
-        guarded,
-        [call | {"headers": [["authorization", "Bearer secret"]]}, call],
-        str(certificate / "cert.pem"),
-    )
-    assert np.array(right["vectors"]).shape == (1, 192)
+def test_kserves_own_client_with_a_key_over_tls(guarded: Guarded, certificate: Path, kserve_python: str) -> None:
+    call = {"model": "known", "name": "image", "data": [base64_of(FILES[0])]}
+    keyed = call | {"headers": [["authorization", "Bearer secret"]]}
+    _, right, wrong = kserve_answers(kserve_python, guarded.grpc, [keyed, call], str(certificate / "cert.pem"))
+    np.testing.assert_allclose(right["vectors"], guarded.expected, atol=1e-5, rtol=0)
     assert wrong["code"] == "UNAUTHENTICATED"
     assert "needs an API key" in wrong["details"]
 
 
-def test_a_port_in_use_ends_the_start_with_a_sentence(guarded: Server, demo_cache: str) -> None:
-    env = {"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache, "IEI_GRPC_BIND": guarded.grpc}
-    with (
-        pytest.raises(ServerDied, match=rf"iei: can't listen on IEI_GRPC_BIND='{guarded.grpc}': .* in use") as died,
-        serve(env, workers=1),
-    ):
-        pass
-    assert "is loaded" not in str(died.value)
+def test_iei_serve_has_it_too_and_says_where(demo_cache: str, triton: Any) -> None:
+    env = {"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache, "IEI_WORKERS": "2"}
+    command = ["python", "-m", "iei", "serve", "--grpc-bind", "127.0.0.1:0"]
+    with serve(env, command=command) as server:
+        assert f"grpc://{server.grpc}" in server.log  # in the summary
+        with triton.InferenceServerClient(server.grpc) as client:
+            vectors = client.infer("demo", [tensor(triton, "image", FILES)]).as_numpy("embedding")
+        np.testing.assert_allclose(
+            vectors, over_http(server, "demo", "image", [base64_of(file) for file in FILES]), atol=1e-5, rtol=0
+        )
+        in_use = rf"iei: can't listen on IEI_GRPC_BIND='{server.grpc}': .* in use"
+        second = {**env, "IEI_GRPC_BIND": server.grpc}
+        with pytest.raises(ServerDied, match=in_use) as died, serve(second, workers=1):
+            pass
+        assert "is loaded" not in str(died.value)
