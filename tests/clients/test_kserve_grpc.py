@@ -302,7 +302,7 @@ def guarded(certificate: Path) -> Iterator[Guarded]:
             await stop.wait()
 
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(worker()))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(worker()), daemon=True)
     thread.start()
     with closing(port):
         yield Guarded(port.address, ready.result(60))
