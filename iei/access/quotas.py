@@ -146,7 +146,7 @@ class Quotas:
         now = self._clock()
         whole_at = max(now, float(self._whole_at[slot])) + count / inputs_per_s
         wait = whole_at - now - burst(inputs_per_s) / inputs_per_s
-        if wait > 1e-9:  # rounding, over days of uptime
+        if wait > 1e-6:  # less is rounding: the clock counts years
             raise QuotaExceeded(
                 f"your API key may send {inputs_per_s:g} inputs a second (inputs_per_s): try again in {wait:.1f} s",
                 max(1, math.ceil(wait)),

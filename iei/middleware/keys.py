@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from iei.access.headers import key_of
 from iei.access.keys import Keyring
 from iei.access.quotas import SENDER, Quotas
+from iei.errors import Unauthorized
 
 KEY_NAME = "api_key_name"
 """Entry of `scope["state"]`: the name of the key that a request came with."""
@@ -33,9 +34,14 @@ class RequireKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "lifespan" or self._is_open(scope):
+        if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
-        key = key_of(Headers(scope=scope), self._keyring)
+        try:
+            key = key_of(Headers(scope=scope), self._keyring)
+        except Unauthorized:
+            if self._is_open(scope):  # asked last: it matches the path with all routes
+                return await self._app(scope, receive, send)
+            raise
         scope.setdefault("state", {})[KEY_NAME] = key.name
         before = SENDER.set(self._quotas.of(key))
         try:

@@ -112,8 +112,9 @@ def test_open_routes_and_the_lifespan_need_no_key_and_anything_unknown_does() ->
 # in the app
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
+    """Only one test may use the key `slow`."""
     with TestClient(app_around(InProcessEngine(KnownRuntime()), api_keys=KEYS)) as client:
         yield client
 
