@@ -97,6 +97,10 @@ class EmbeddingService:
         """What clients may call the models; the default one first."""
         return self._catalog.names
 
+    def aliases(self, model: str) -> tuple[str, ...]:
+        """What clients may call the model besides its served name `model`."""
+        return self._catalog.aliases(model)
+
     @property
     def max_inputs(self) -> int:
         """Most inputs in one request."""

@@ -287,6 +287,10 @@ class DialectSettings(Group):
             raise ValueError("must be a URL such as http://immich-machine-learning:3003")
         return value.rstrip("/")
 
+    token_ids: str = setting("Requests", "refuse", "IEI_TOKEN_IDS")
+    """What token ids at `/v1/embeddings` are, if the request does not say: `refuse` them, ids of the `model`'s own
+    tokenizer, or of an encoding of tiktoken, such as `cl100k_base` (docs/api/openai.md)."""
+
 
 class Settings(BaseModel):
     """All settings, by the component that uses them."""

@@ -18,7 +18,7 @@ from tests.engine.runtimes_for_tests import SPEC
 
 ERROR_FIELDS: Mapping[str, set[str]] = {
     "/embed": {"error", "error_type", "detail"},
-    "/v1/embeddings": {"error", "detail"},
+    "/v1/embeddings": {"error", "message", "detail"},
     f"/v2/models/{SPEC.name}/infer": {"error"},
     "/vertex": {"error"},
     "/predict": {"detail"},

@@ -10,6 +10,8 @@ from iei.dialects import (
     instances,
     kserve,
     litserve,
+    llama_cpp,
+    nim,
     ollama,
     openai,
     qdrant,
@@ -26,17 +28,19 @@ from iei.settings import DialectSettings
 DIALECTS: tuple[Callable[[EmbeddingService, DialectSettings], Dialect], ...] = (
     raw.dialect,
     tei.dialect,
+    zero_shot.dialect,
     openai.dialect,
+    nim.dialect,
+    llama_cpp.dialect,
+    cohere.dialect,
+    voyage.dialect,
+    ollama.dialect,
     kserve.dialect,
     instances.dialect,  # before LitServe's: `/predict` is a common AIP_PREDICT_ROUTE
     immich.dialect,
     litserve.dialect,
-    zero_shot.dialect,
     weaviate.dialect,
     qdrant.dialect,
-    cohere.dialect,
-    voyage.dialect,
-    ollama.dialect,
 )
 """Constructors of all dialects. The first one formats errors on paths that belong to no dialect.
 

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings API for texts and images, with the image objects that Imbeddings accepts on the same route.
+"""OpenAI's embeddings API, with what Imbeddings, NIM, infinity, Jina, vLLM, Voyage and llama.cpp add to its routes.
 
 Wire format: docs/api/openai.md.
 """
@@ -6,252 +6,97 @@ Wire format: docs/api/openai.md.
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import orjson
 from fastapi import APIRouter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from iei.dialects.fields import AnyCase, ListOf
-from iei.dialects.items import TextOptions, input_of
+from iei.dialects.openai_answers import IMBEDDINGS, Answers, EmbeddingsResponse, IndexedVectors
+from iei.dialects.openai_errors import EmbeddingsError, error_body
+from iei.dialects.openai_request import EmbeddingsRequest
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
-from iei.dialects.vectors import Encoding, encoded
-from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
-from iei.errors import IEIError, InvalidField, ModelNotFound, Overloaded, Unauthorized
-from iei.models.spec import Modality, ModelSpec
-from iei.requests import Embeddings, ImageInput, Options
+from iei.dialects.token_ids import reader
+from iei.dialects.wire import one_kind_of_fault, parsed
+from iei.errors import Unhealthy
+from iei.models.spec import ModelSpec
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
 
-TokenId = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
-
-
-class ImageItem(BaseModel):
-    """An image object as in Imbeddings' API. Exactly one of its two fields is set; both accept the same forms."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    type: Literal["image"] = "image"
-    image_base64: str | None = None
-    """Base64, a data URI or a URL."""
-    image_url: str | None = None
-    """A URL, a data URI or base64."""
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> ImageItem:
-        if (self.image_base64 is None) == (self.image_url is None):
-            raise ValueError("must have exactly one of image_base64 and image_url")
-        return self
-
-    @property
-    def source(self) -> str:
-        """The value of the field that is set."""
-        return self.image_base64 or self.image_url or ""
-
-
-_TAGS: dict[type, str] = {str: "<text>", list: "<tokens>", dict: "<image>"}
-
-Item = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[ListOf[TokenId], Tag("<tokens>")] | Annotated[ImageItem, Tag("<image>")],
-    Discriminator(
-        lambda item: _TAGS.get(type(item)),
-        custom_error_type="item",
-        custom_error_message="must be a string, a list of token ids, or an object with an image",
-    ),
-]
-
-
-def _as_list(value: object) -> object:
-    """Wraps a single text, list of token ids or image object in a list."""
-    if not isinstance(value, str | list | dict):
-        raise ValueError("must be a text, the token ids of a text, an object with an image, or a list of these")
-    alone = not isinstance(value, list) or (value and isinstance(value[0], int))
-    return [value] if alone else value
-
-
-class EmbeddingsRequest(TextOptions):
-    """The body of a request to `/v1/embeddings`."""
-
-    input: Annotated[
-        ListOf[Item],
-        BeforeValidator(_as_list, json_schema_input_type=str | list[TokenId] | ImageItem | list[Item]),
-    ]
-    """A text, the token ids of a text, or an image; or a list of these."""
-    model: str | None = None
-    """One of the names that /v1/models lists. Default: the first."""
-    encoding_format: Encoding | None = None
-    """Format of the vectors: numbers (the default), or base64 of little-endian float32."""
-    dimensions: int | None = Field(None, ge=1)
-    """Truncate each vector to this many leading values, before it is normalised."""
-    modality: Annotated[Modality, AnyCase] | None = None
-    """How a model for both reads strings. Default: data URIs of images are images, other strings are texts."""
-
-
-Written = list[float] | str
-"""A vector in the format that `encoding_format` names."""
-
-
-class Vector(BaseModel):
-    """One input's vector."""
-
-    object: Literal["embedding"]
-    index: int
-    embedding: Written
-
-
-class NamedVectors(BaseModel):
-    """The vectors of an image object: its class token, and the mean of its patch tokens."""
-
-    object: Literal["embedding"]
-    index: int
-    embeddings: dict[Literal["cls", "mean"], Written]
-
-
-class Tokens(BaseModel):
-    """Usage of a request, as in OpenAI's API."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class Images(BaseModel):
-    """Usage of a request, as in Imbeddings' API."""
-
-    input_images: int
-    embedding_dim: int
-
-
-class EmbeddingsResponse(BaseModel):
-    """The body of a response."""
-
-    object: Literal["list"]
-    data: list[Vector] | list[NamedVectors]
-    model: str
-    usage: Tokens | Images
-
-
-class ErrorFields(BaseModel):
-    """An error, as in OpenAI's API."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class EmbeddingsError(BaseModel):
-    """The body of an error."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    error: ErrorFields
-    detail: str
-    """The message again, for clients of Imbeddings."""
-
-
-def error_body(error: IEIError) -> bytes:
-    """The JSON body of an error response."""
-    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
-    fields = {"message": error.message, "type": _type_of(error.status), "param": error.field, "code": code}
-    return orjson.dumps({"error": fields, "detail": error.message})
-
-
-_CODES: dict[type[IEIError], str] = {
-    ModelNotFound: "model_not_found",
-    Overloaded: "rate_limit_exceeded",
-    Unauthorized: "invalid_api_key",
-}
-
-
-def _type_of(status: int) -> str:
-    if status == 429:
-        return "rate_limit_error"
-    return "invalid_request_error" if status < 500 else "server_error"
-
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
-    """The dialect's routes. It has no settings."""
-    routes = APIRouter(tags=["OpenAI"], prefix="/v1", responses=errors_as(EmbeddingsError))
+    """The dialect's routes.
+
+    Raises:
+        StartupError: `IEI_TOKEN_IDS` names an encoding that can't be loaded.
+    """
+    routes = APIRouter(tags=["OpenAI"], responses=errors_as(EmbeddingsError))
+    answer = Answers(service, reader(settings.token_ids))
     created = int(time.time())
 
     @routes.post(
-        "/embeddings",
+        "/v1/embeddings",
         openapi_extra=documented(EmbeddingsRequest, _examples(service.default)),
-        response_model=EmbeddingsResponse,
+        response_model=EmbeddingsResponse | list[IndexedVectors],
     )
+    @routes.post("/embeddings", include_in_schema=False)
     async def embeddings(request: Request) -> Response:
-        """One vector of length 1 for each input; two, `cls` and `mean`, for each image given as an object."""
+        """One vector of length 1 for each input; two, `cls` and `mean`, for each image object of Imbeddings."""
         with one_kind_of_fault():
             body = await parsed(request, EmbeddingsRequest)
-            objects = [isinstance(item, ImageItem) for item in body.input]
-            if not any(objects):
-                return await _one_vector(service, model_of(request, body.model), body)
-            if not all(objects):
-                raise InvalidField("input: images given as objects can't be mixed with strings and token ids", "input")
-        return await _named_vectors(service, model_of(request, body.model), body)
+            if not body.is_imbeddings:
+                return await answer(request, body)
+        return await answer(request, body)  # Imbeddings' clients expect 422 of a model without a class token
 
-    @routes.get("/models")
+    @routes.post("/embeddings_image", include_in_schema=False)
+    async def embeddings_image(request: Request) -> Response:
+        """As `/embeddings`, with strings that are images: infinity's older route."""
+        with one_kind_of_fault():
+            body = await parsed(request, EmbeddingsRequest)
+            return await answer(request, body.model_copy(update={"modality": "image"}))
+
+    @routes.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The models that are served. The first is the default of the routes that name no model."""
-        return {"object": "list", "data": [_model(name) for name in service.model_names]}
+        return listed(owner="iei")
 
-    @routes.get("/models/{model:path}")
+    @routes.get("/models", include_in_schema=False)
+    async def models_of_infinity() -> dict[str, Any]:
+        return listed(owner="infinity")  # its client accepts no other owner
+
+    @routes.get("/v1/models/{model:path}")
+    @routes.get("/models/{model:path}", include_in_schema=False)
     async def model(model: str) -> dict[str, Any]:
-        return _model(service.resolve(model))
+        """One of the models that are served. 503 while the engine is not ready."""
+        name = service.resolve(model)
+        if not service.ready:
+            raise Unhealthy("the engine is not ready (yet)")
+        return {**described(name, "iei"), "name": name, "ready": True}
 
-    def _model(name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": created, "owned_by": "iei"}
+    def listed(owner: str) -> dict[str, Any]:
+        names = service.model_names
+        return {"object": "list", "data": [described(name, owner) for name in names], "models": names}
+
+    def described(name: str, owner: str) -> dict[str, Any]:
+        fields = {"id": name, "object": "model", "created": created, "owned_by": owner, "root": None}
+        known = _known(service.default) if name == service.default.name else {}
+        return {**fields, "aliases": service.aliases(name), "stats": {}, **known}
 
     return Dialect("OpenAI", error_body, routes, prefix="/v1/")
 
 
-async def _one_vector(service: EmbeddingService, model: str | None, body: EmbeddingsRequest) -> Response:
-    """A response in OpenAI's format."""
-    inputs = [input_of(item, body.modality) for item in body.input if not isinstance(item, ImageItem)]
-    options = body.options(model=model, normalize=True, dimensions=body.dimensions)
-    embeddings = await service.embed(inputs, options, field="input")
-    tokens = sum(item.tokens for item in embeddings.items)
-    return await _response(
-        embeddings,
-        [{"embedding": encoded(item.vector, body.encoding_format or "float")} for item in embeddings.items],
-        {"prompt_tokens": tokens, "total_tokens": tokens},
-    )
+_CAPABILITIES = {"text": "embed", "image": "image_embed"}
+"""Modality → infinity's word for a model that embeds it."""
 
 
-async def _named_vectors(service: EmbeddingService, model: str | None, body: EmbeddingsRequest) -> Response:
-    """A response in Imbeddings' format."""
-    inputs = [ImageInput(item.source) for item in body.input if isinstance(item, ImageItem)]
-    options = Options(model=model, outputs=tuple(_IMBEDDINGS.values()), normalize=True, dimensions=body.dimensions)
-    embeddings = await service.embed(inputs, options, field="input")
-    encoding = body.encoding_format or "float"
-    return await _response(
-        embeddings,
-        [
-            {"embeddings": {name: encoded(item.outputs[output], encoding) for name, output in _IMBEDDINGS.items()}}
-            for item in embeddings.items
-        ],
-        {"input_images": len(embeddings.items), "embedding_dim": embeddings.items[0].outputs["cls"].size},
-    )
-
-
-_IMBEDDINGS = {"cls": "cls", "mean": "patch_mean"}
-"""Imbeddings' name of a vector → IEI's. By Imbeddings' README, `mean` is the mean of the patch tokens only."""
-
-
-async def _response(embeddings: Embeddings, data: list[dict[str, Any]], usage: dict[str, int]) -> Response:
-    items = [{"object": "embedding", "index": index, **vectors} for index, vectors in enumerate(data)]
-    content = orjson.dumps(
-        {
-            "object": "list",
-            "data": orjson.Fragment(await json_list(items)),
-            "model": embeddings.spec.name,
-            "usage": usage,
-        }
-    )
-    return json_response(content, headers=result_headers(embeddings))
+def _known(spec: ModelSpec) -> dict[str, Any]:
+    """What is listed of a model that is loaded. Others would have to be loaded to be described."""
+    return {
+        "backend": spec.runtime,
+        "capabilities": [_CAPABILITIES[modality] for modality in spec.modalities],
+        "architecture": {"input_modalities": spec.modalities},
+    }
 
 
 def _examples(spec: ModelSpec) -> dict[str, object]:
@@ -259,13 +104,24 @@ def _examples(spec: ModelSpec) -> dict[str, object]:
     examples: dict[str, object] = {
         f"{modality}s, as in OpenAI's API": {**model, "input": SAMPLES[modality]} for modality in spec.modalities
     }
+    sample = SAMPLES[spec.modalities[0]][0]
     examples["vectors as base64, as OpenAI's client requests them"] = {
         **model,
-        "input": SAMPLES[spec.modalities[0]][0],
+        "input": sample,
         "encoding_format": "base64",
         "dimensions": 8,
     }
-    if spec.image and spec.image.outputs.keys() >= set(_IMBEDDINGS.values()):
+    examples["NVIDIA NIM"] = {**model, "input": [sample], "input_type": "query", "truncate": "NONE"}
+    examples["infinity"] = {"input": [sample], "modality": spec.modalities[0], "dimensions": 0}
+    examples["Jina, vectors as int8"] = {
+        **model,
+        "input": [{modality: SAMPLES[modality][0]} for modality in spec.modalities],
+        "embedding_type": "int8",
+    }
+    parts = {"image": {"type": "image_url", "image_url": {"url": sample}}, "text": {"type": "text", "text": sample}}
+    message = {"role": "user", "content": [parts[spec.modalities[0]]]}
+    examples["vLLM, a conversation as one input"] = {**model, "messages": [message]}
+    if spec.image and spec.image.outputs.keys() >= set(IMBEDDINGS.values()):
         image = {"type": "image", "image_base64": SAMPLES["image"][0]}
         examples["images, as in Imbeddings"] = {**model, "input": [image]}
     return examples

@@ -6,6 +6,7 @@ are health routes, which don't. Wire format: docs/api/iei.md.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,12 +51,12 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
         return json_response(b'{"status":"alive","message":"IEI"}')
 
     @health_routes.head("/health", include_in_schema=False)
-    @health_routes.get("/health", response_model=dict[str, str])
+    @health_routes.get("/health", response_model=dict[str, str | float])
     async def health() -> Response:
         """Readiness: 200 if the engine is running and has loaded its model, and 503 otherwise."""
         if not service.ready:
             raise Unhealthy("the engine is not ready (yet)")
-        return json_response(b'{"message":"OK"}')
+        return json_response(orjson.dumps({"message": "OK", "unix": time.time()}))  # `unix` is for infinity's client
 
     @health_routes.head("/ping", include_in_schema=False)
     @health_routes.get("/ping", response_model=dict[str, str])

@@ -73,6 +73,12 @@ class Catalog:
             raise ModelNotFound(f"model {name[:100]!r} is not served here; served: {', '.join(self.names)}")
         return matches[0]
 
+    def aliases(self, name: str) -> tuple[str, ...]:
+        """What the model called `name` may be called besides: its hub id. A folder is not published."""
+        return tuple(
+            entry.id for entry in self.entries if entry.name == name != entry.id and served_name(entry.id) == entry.id
+        )
+
     def __contains__(self, name: str) -> bool:
         return any(name in (entry.name, entry.id) for entry in self.entries)
 

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.pictures import data_uri, jpeg, png
+from tests.pictures import base64_of, data_uri, jpeg, png
 from tests.servers import ROOT, Server
 
 NODE = ROOT / "tests" / "clients" / "node"
@@ -58,6 +58,12 @@ def test_texts(text_server: Server, client: str, model: str) -> None:
 def test_pictures_as_data_uris(text_server: Server) -> None:
     uris = [data_uri(jpeg()), data_uri(png(), "image/png")]
     answer = call("openai", text_server, uris)
+    np.testing.assert_allclose(answer["vectors"], expected(text_server, uris), atol=1e-6)
+
+
+def test_pictures_as_jina_sends_them(text_server: Server) -> None:
+    uris = [data_uri(jpeg()), data_uri(png(), "image/png")]
+    answer = call("jinaImages", text_server, [base64_of(jpeg()), uris[1]])
     np.testing.assert_allclose(answer["vectors"], expected(text_server, uris), atol=1e-6)
 
 

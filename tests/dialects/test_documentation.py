@@ -17,7 +17,7 @@ from iei.dialects.labels import Label
 from iei.dialects.litserve import Prediction
 from iei.dialects.ollama import EmbeddingsResponse as OllamaEmbeddingsResponse
 from iei.dialects.ollama import EmbedResponse
-from iei.dialects.openai import EmbeddingsResponse
+from iei.dialects.openai_answers import EmbeddingsResponse, IndexedVectors
 from iei.dialects.qdrant import InferenceResponse
 from iei.dialects.voyage import MultimodalResponse
 from iei.dialects.weaviate import ImageVector, TextVector, VectorizeResponse
@@ -42,6 +42,11 @@ DOCUMENTED = {
     ("post", "/v1/embeddings"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
+    ("get", "/v1/health/ready"),
+    ("get", "/v1/health/live"),
+    ("get", "/v1/metadata"),
+    ("post", "/embedding"),
+    ("get", "/props"),
     ("get", "/v2"),
     ("get", "/v2/health/live"),
     ("get", "/v2/health/ready"),
@@ -91,7 +96,8 @@ ANSWERS: dict[str, Any] = {
     "/embed": list[list[float]],
     "/embed_all": list[list[list[float]]],
     "/similarity": list[float],
-    "/v1/embeddings": EmbeddingsResponse,
+    "/v1/embeddings": EmbeddingsResponse | list[IndexedVectors],
+    "/embedding": list[IndexedVectors],
     "/v2/models/{model}/infer": InferResponse,
     "/predict": Prediction | list[Prediction],
     "/classify": list[Label] | list[list[Label]],

@@ -70,7 +70,7 @@ SHAPES: dict[str, set[str]] = {
     "/v1/models/demo:predict": {"error"},
     "/vertex": {"error"},
     "/api/": {"error"},
-    "/v1/": {"error", "detail"},
+    "/v1/": {"error", "message", "detail"},
     "/v2/": {"error"},
     "/predict": {"detail"},
     "/vector": {"error"},

@@ -82,7 +82,7 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
 
 
 def test_wrong_requests_are_what_users_catch(client: openai.OpenAI) -> None:
-    for fields in ({"dimensions": DIM + 1}, {"dimensions": 0}, {"encoding_format": "int8"}):
+    for fields in ({"dimensions": DIM + 1}, {"dimensions": -1}, {"encoding_format": "int8"}):
         with pytest.raises(openai.BadRequestError):
             client.embeddings.create(model="demo", input=URIS, **fields)
 
@@ -118,12 +118,13 @@ def test_bad_items_are_all_named(client: openai.OpenAI) -> None:
         ({"model": "demo", "input": [{"type": "audio", "image_url": URIS[0]}]}, 400, "input"),
         ({"model": "demo", "input": [URIS[0], {"image_url": URIS[0]}]}, 400, "input"),
         ({"model": "demo", "input": [{"image_url": URIS[0]}, {"image_base64": "AAAA"}]}, 400, "input"),
-        ({"model": "demo", "input": URIS, "dimensions": 0}, 400, "dimensions"),
+        ({"model": "demo", "input": URIS, "dimensions": -1}, 400, "dimensions"),
         ({"model": "demo", "input": URIS, "dimensions": DIM + 1}, 400, "dimensions"),
         ({"model": "demo", "input": URIS, "encoding_format": "int8"}, 400, "encoding_format"),
-        ({"model": "demo", "input": [{"type": "image_url", "image_url": {"url": URIS[0]}}]}, 400, "input"),
+        ({"model": "demo", "input": [{"type": "image_url", "image_url": {"uri": URIS[0]}}]}, 400, "input"),
         ({"model": "demo", "input": URIS, "truncation_direction": "up"}, 400, "truncation_direction"),
-        ({"model": "demo", "input": [1, 2, 3]}, 400, None),
+        ({"model": "demo", "input": [1, 2, 3]}, 400, "input"),
+        ({"model": "demo", "input": [1, 2, 3], "token_ids": "model"}, 400, None),
         ({"model": "demo", "input": "cats", "modality": "text"}, 400, None),
         ([], 400, None),
     ],
@@ -135,7 +136,7 @@ def test_errors_have_openais_shape(demo_server: Server, body: object, status: in
     error = response.json()["error"]
     assert error["param"] == param
     assert (error["type"], error["code"]) == ("invalid_request_error", None)
-    assert response.json()["detail"] == error["message"] != ""
+    assert response.json()["detail"] == response.json()["message"] == error["message"] != ""
 
 
 def test_unknown_routes_and_methods_have_openais_shape(demo_server: Server) -> None:
@@ -189,18 +190,19 @@ def test_texts_that_mean_the_same_are_close(text_client: openai.OpenAI) -> None:
 
 
 def test_token_ids_are_texts(text_server: Server, text_client: openai.OpenAI) -> None:
-    """One list is one text; with or without the special tokens; usage counts these."""
+    """One list is one text; with or without the special tokens; usage counts these. The request says whose they are."""
+    own = {"token_ids": "model"}
     texts = text_client.embeddings.create(model="clip", input=SENTENCES)
     tokenized = httpx.post(f"{text_server.url}/tokenize", json={"inputs": SENTENCES}).json()
     ids = [[token["id"] for token in text] for text in tokenized]
-    same = text_client.embeddings.create(model="clip", input=ids)
-    bare = text_client.embeddings.create(model="clip", input=[text[1:-1] for text in ids])
+    same = text_client.embeddings.create(model="clip", input=ids, extra_body=own)
+    bare = text_client.embeddings.create(model="clip", input=[text[1:-1] for text in ids], extra_body=own)
     for response in (same, bare):
         assert np.allclose(
             [item.embedding for item in response.data], [item.embedding for item in texts.data], atol=1e-5
         )
         assert response.usage.prompt_tokens == sum(map(len, ids)) == texts.usage.prompt_tokens
-    one = text_client.embeddings.create(model="clip", input=ids[1])
+    one = text_client.embeddings.create(model="clip", input=ids[1], extra_body=own)
     assert np.allclose([item.embedding for item in one.data], [texts.data[1].embedding], atol=1e-5)
 
 
@@ -240,7 +242,7 @@ def test_fields_for_texts_count(text_client: openai.OpenAI) -> None:
 @pytest.mark.parametrize("ids", [[10**9], [[1], []]])
 def test_what_is_no_token_is_refused(text_client: openai.OpenAI, ids: Any) -> None:
     with pytest.raises(openai.BadRequestError, match="input"):
-        text_client.embeddings.create(model="minilm", input=ids)
+        text_client.embeddings.create(model="minilm", input=ids, extra_body={"token_ids": "model"})
 
 
 def test_other_models_are_listed_after_the_default(text_client: openai.OpenAI) -> None:

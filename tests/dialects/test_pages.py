@@ -48,3 +48,4 @@ def test_every_dialect_has_a_page_with_a_command() -> None:
         "ollama.md",
     }
     assert {page for page, _ in COMMANDS} == {"iei.md", "immich.md", "kserve.md", "litserve.md", "openai.md", "raw.md"}
+    assert {page for page, _ in COMMANDS} == {"iei.md", "kserve.md", "litserve.md", "llama-cpp.md", "openai.md"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 import numpy as np
 import pytest
@@ -117,7 +119,8 @@ def test_info_and_health(demo_server: Server) -> None:
     limits = {"max_inputs": 1024, "max_queue": 4096, "request_timeout_s": 300, "url_inputs": "public"}
     assert {name: info[name] for name in limits} == limits
     assert info["max_batch"] >= 1
-    assert httpx.get(demo_server.url + "/health").json() == {"message": "OK"}
+    health = httpx.get(demo_server.url + "/health").json()
+    assert health == {"message": "OK", "unix": pytest.approx(time.time(), abs=60)}
     assert httpx.get(demo_server.url + "/nowhere").json()["error_type"] == "Validation"
 
 

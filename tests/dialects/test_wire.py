@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from iei.dialects.kserve_message import InferRequest
 from iei.dialects.litserve import PredictRequest
-from iei.dialects.openai import EmbeddingsRequest
+from iei.dialects.openai_request import EmbeddingsRequest
 from iei.dialects.tei import DecodeRequest, EmbedRequest, SimilarityRequest, TokenizeRequest
 from iei.dialects.wire import validated
 from iei.errors import InvalidField
@@ -29,7 +29,7 @@ TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
         (DecodeRequest, {"ids": [[1], 1, 1]}, "ids[1]: "),
         (DecodeRequest, {"ids": "a"}, "ids: must be the token ids of one text"),
         (EmbeddingsRequest, {"model": "m", "input": [None, None]}, "input[0]: must be "),
-        (EmbeddingsRequest, {"model": "m", "input": [-1, -1]}, "input[0][0]: "),
+        (EmbeddingsRequest, {"model": "m", "input": [-1, -1]}, "input[0]: "),
         (EmbeddingsRequest, {"model": "m", "input": [{}, {}]}, "input[0]: must have exactly one of "),
         (EmbeddingsRequest, {"model": "m", "input": [{"type": "audio", "image_url": "a"}] * 2}, "input[0].type: "),
         (EmbeddingsRequest, {"model": "m", "input": 1.5}, "input: must be a text"),
