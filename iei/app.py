@@ -84,6 +84,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
     app = FastAPI(
         title="IEI, Image Embedding Inference",
         version=__version__,
+        openapi_tags=[{"name": dialect.name, "description": dialect.about} for dialect in dialects],
         lifespan=_lifespan(service, serving_grpc),
         openapi_url="/openapi.json" if is_shown else None,
         middleware=[
@@ -102,9 +103,9 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
     needs_key = [Security(_KEY_AT_DOCS)] if keyring else []
     for dialect in dialects:
         if dialect.router:
-            app.include_router(dialect.router, dependencies=needs_key)
+            app.include_router(dialect.router, dependencies=needs_key, tags=[dialect.name])
         if dialect.health_router:
-            app.include_router(dialect.health_router)
+            app.include_router(dialect.health_router, tags=[dialect.name])
     return app
 
 

@@ -188,7 +188,7 @@ def error_body(error: IEIError) -> bytes:
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
-    routes = APIRouter(tags=["Cohere"], responses=errors_as(EmbedError))
+    routes = APIRouter(responses=errors_as(EmbedError))
 
     @routes.post(
         "/v2/embed",
@@ -215,7 +215,9 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             vectors = await _floats(embeddings)
         return _response(inputs, embeddings, vectors, "1")
 
-    return Dialect("Cohere", error_body, routes)
+    return Dialect(
+        "Cohere", error_body, routes, about="Embeddings as Cohere's API: texts, images and all types of embeddings."
+    )
 
 
 async def _embedded(service: EmbeddingService, request: Request, form: type[R]) -> tuple[R, list[Input], Embeddings]:

@@ -105,7 +105,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             return await embedded(_asked(clip.textual, "textual", "text"), TextInput(text), "text")
         raise InvalidInput("either image or text must be provided")
 
-    return Dialect("immich", error_body, routes)
+    return Dialect("immich", error_body, routes, about="Smart search of immich: its machine-learning service.")
 
 
 def served_name(name: str, resolve: Callable[[str], str]) -> str:

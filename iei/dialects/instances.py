@@ -15,13 +15,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from iei.dialects.fields import AnyCase, ListOf, OrNull, Strings
-from iei.dialects.items import TextOptions, input_of
+from iei.dialects.fields import ListOf, OrNull, Strings
+from iei.dialects.items import EmbedOptions, input_of
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
 from iei.errors import EmptyInput, IEIError, InvalidInput, ModelNotFound, Unhealthy
-from iei.models.spec import Modality, ModelSpec, Pooling
+from iei.models.spec import ModelSpec
 from iei.requests import ImageInput, Input, Options, TextInput, Vectors
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
@@ -32,23 +32,10 @@ VERSION = "1"
 """The version of every model. TensorFlow Serving has versions in its paths; here a model's revision is a setting."""
 
 
-class VectorOptions(TextOptions):
-    """Options of the vectors, with the names and defaults that they have at `/embed`."""
-
-    normalize: bool | None = None
-    """Divide each vector by its L2 norm. Default: IEI_NORMALIZE; if unset, texts as the model's pipeline, images no."""
-    pooling: Annotated[Pooling, AnyCase] | None = None
-    """How token vectors become one vector. Default: IEI_POOLING."""
-    dimensions: int | None = Field(None, ge=1)
-    """Truncate each vector to this many leading values, before it is normalised."""
-    modality: Annotated[Modality, AnyCase] | None = None
-    """How a model for both reads strings. Default: data URIs of images are images, other strings are texts."""
-
-
-class Parameters(VectorOptions):
+class Parameters(EmbedOptions):
     """Options of all instances of a request."""
 
-    dimension: int | None = Field(None, ge=1)
+    dimension: int | None = Field(default=None, ge=1)
     """Google's name of `dimensions`. A request with it is answered as Google's multimodal embeddings are."""
 
 
@@ -56,7 +43,7 @@ class EncodedImage(BaseModel):
     """An image: `b64` as in TensorFlow Serving, or `bytesBase64Encoded` as in Google's multimodal embeddings."""
 
     b64: str | None = None
-    google: str | None = Field(None, alias="bytesBase64Encoded")
+    google: str | None = Field(default=None, alias="bytesBase64Encoded")
 
     @model_validator(mode="after")
     def _has_one_source(self) -> EncodedImage:
@@ -111,7 +98,7 @@ class ObjectInstance(BaseModel):
         return ImageInput(image.source) if image else None
 
 
-class EmbedInstance(VectorOptions):
+class EmbedInstance(EmbedOptions):
     """The body of a request to `/embed`, as text-embeddings-inference takes it on Vertex AI."""
 
     inputs: Strings
@@ -183,11 +170,17 @@ def error_body(error: IEIError) -> bytes:
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. With Vertex AI's settings there are two more."""
     health = _health_router(service, settings.vertex_health_route) if settings.vertex_health_route else None
-    return Dialect("KServe V1 and Vertex AI", error_body, _router(service, settings.vertex_predict_route), health)
+    return Dialect(
+        "KServe V1 and Vertex AI",
+        error_body,
+        _router(service, settings.vertex_predict_route),
+        health,
+        about="Instances → predictions: KServe V1, TensorFlow Serving and Vertex AI.",
+    )
 
 
 def _health_router(service: EmbeddingService, path: str) -> APIRouter:
-    routes = APIRouter(tags=["KServe V1 and Vertex AI"], responses=errors_as(PredictError))
+    routes = APIRouter(responses=errors_as(PredictError))
 
     @routes.get(path, include_in_schema=False)
     async def vertex_health() -> dict[str, bool]:
@@ -200,7 +193,7 @@ def _health_router(service: EmbeddingService, path: str) -> APIRouter:
 
 
 def _router(service: EmbeddingService, vertex_route: str | None) -> APIRouter:
-    routes = APIRouter(tags=["KServe V1 and Vertex AI"], responses=errors_as(PredictError))
+    routes = APIRouter(responses=errors_as(PredictError))
     body = documented(PredictRequest, _examples(service.default))
 
     # `{model:path}` also matches slashes, so the longer paths must be tried first.

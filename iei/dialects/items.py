@@ -68,5 +68,12 @@ class VectorOptions(BaseModel):
     """Divide each vector by its L2 norm. Default: IEI_NORMALIZE; if unset, texts as the model's pipeline, images no."""
     pooling: Annotated[Pooling, AnyCase] | None = None
     """How token vectors become one vector. Default: IEI_POOLING; `auto` is `mean` for images, the model's for texts."""
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: int | None = Field(default=None, ge=1)
     """Truncate each vector to this many leading values, before it is normalised."""
+
+
+class EmbedOptions(TextOptions, VectorOptions):
+    """The options that a request to `/embed` may have besides its inputs; other dialects have them, too."""
+
+    modality: Annotated[Modality, AnyCase] | None = None
+    """How a model for both reads strings. Default: data URIs of images are images, other strings are texts."""

@@ -41,11 +41,18 @@ def error_body(error: IEIError) -> bytes:
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
-    return Dialect("KServe V2", error_body, _router(service), _health_router(service), prefix="/v2")
+    return Dialect(
+        "KServe V2",
+        error_body,
+        _router(service),
+        _health_router(service),
+        prefix="/v2",
+        about="The Open Inference Protocol of KServe and Triton, with binary tensors.",
+    )
 
 
 def _health_router(service: EmbeddingService) -> APIRouter:
-    routes = APIRouter(tags=["KServe V2"], prefix="/v2/health", responses=errors_as(InferError))
+    routes = APIRouter(prefix="/v2/health", responses=errors_as(InferError))
 
     @routes.get("/live")
     async def live() -> dict[str, bool]:
@@ -59,7 +66,7 @@ def _health_router(service: EmbeddingService) -> APIRouter:
 
 
 def _router(service: EmbeddingService) -> APIRouter:
-    routes = APIRouter(tags=["KServe V2"], prefix="/v2", responses=errors_as(InferError))
+    routes = APIRouter(prefix="/v2", responses=errors_as(InferError))
 
     @routes.get("")
     async def server() -> dict[str, Any]:

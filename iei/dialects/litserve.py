@@ -64,7 +64,7 @@ def error_body(error: IEIError) -> bytes:
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's route, `/predict`."""
-    routes = APIRouter(tags=["LitServe"], responses=errors_as(PredictError))
+    routes = APIRouter(responses=errors_as(PredictError))
     default = service.default
     to_multiple = settings.predict_resize == "multiple"
 
@@ -94,7 +94,13 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         ]
         return json_response(orjson.dumps(results[0] if one else results), headers=result_headers(embeddings))
 
-    return Dialect("LitServe", error_body, routes, prefix="/predict")
+    return Dialect(
+        "LitServe",
+        error_body,
+        routes,
+        prefix="/predict",
+        about="Class tokens and patch features, as a LitServe service for DINOv3.",
+    )
 
 
 def _examples(spec: ModelSpec) -> dict[str, object]:

@@ -31,7 +31,7 @@ MEDIA_MARKER = "<__media__>"
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
-    routes = APIRouter(tags=["llama.cpp"], responses=errors_as(EmbeddingsError))
+    routes = APIRouter(responses=errors_as(EmbeddingsError))
     answers = Answers(service, of_model)
 
     @routes.post(
@@ -59,7 +59,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             "build_info": f"iei-{__version__}",
         }
 
-    return Dialect("llama.cpp", error_body, routes)
+    return Dialect("llama.cpp", error_body, routes, about="Embeddings as llama.cpp's server, for Frigate and others.")
 
 
 def _examples(spec: ModelSpec) -> dict[str, object]:

@@ -20,8 +20,8 @@ from iei.settings import DialectSettings
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
-    routes = APIRouter(tags=["NVIDIA NIM"], responses=errors_as(EmbeddingsError))
-    health = APIRouter(tags=["NVIDIA NIM"], responses=errors_as(EmbeddingsError))
+    routes = APIRouter(responses=errors_as(EmbeddingsError))
+    health = APIRouter(responses=errors_as(EmbeddingsError))
 
     @health.get("/v1/health/ready")
     async def ready() -> dict[str, str]:
@@ -41,4 +41,4 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         models = [{"shortName": name, "modelUrl": ""} for name in service.model_names]
         return {"version": __version__, "modelInfo": models, "assetInfo": [], "licenseInfo": {}}
 
-    return Dialect("NVIDIA NIM", error_body, routes, health)
+    return Dialect("NVIDIA NIM", error_body, routes, health, about="Health and metadata, as NVIDIA's NIMs have them.")

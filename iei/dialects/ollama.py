@@ -107,7 +107,7 @@ def error_body(error: IEIError) -> bytes:
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
-    routes = APIRouter(tags=["Ollama"], prefix="/api", responses=errors_as(OllamaError))
+    routes = APIRouter(prefix="/api", responses=errors_as(OllamaError))
     started = datetime.now(UTC).isoformat()
     default = service.default
 
@@ -183,7 +183,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     async def described(request: Request, named: str) -> ModelSpec:
         return await service.describe(_resolved(service, model_of(request, named)))
 
-    return Dialect("Ollama", error_body, routes, prefix="/api/")
+    return Dialect("Ollama", error_body, routes, prefix="/api/", about="Embeddings as Ollama's API.")
 
 
 def _resolved(service: EmbeddingService, name: str | None) -> str | None:

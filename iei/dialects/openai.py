@@ -31,7 +31,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     Raises:
         StartupError: `IEI_TOKEN_IDS` names an encoding that can't be loaded.
     """
-    routes = APIRouter(tags=["OpenAI"], responses=errors_as(EmbeddingsError))
+    routes = APIRouter(responses=errors_as(EmbeddingsError))
     answer = Answers(service, reader(settings.token_ids))
     created = int(time.time())
 
@@ -83,7 +83,13 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         known = _known(service.default) if name == service.default.name else {}
         return {**fields, "aliases": service.aliases(name), "stats": {}, **known}
 
-    return Dialect("OpenAI", error_body, routes, prefix="/v1/")
+    return Dialect(
+        "OpenAI",
+        error_body,
+        routes,
+        prefix="/v1/",
+        about="Embeddings as OpenAI's API, with what NVIDIA NIM, infinity, Jina, vLLM, Voyage and Imbeddings add.",
+    )
 
 
 _CAPABILITIES = {"text": "embed", "image": "image_embed"}

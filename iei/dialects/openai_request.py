@@ -21,6 +21,7 @@ from iei.dialects.openai_items import (
     OneOrMoreItems,
     input_of_item,
 )
+from iei.dialects.prompts import prompts_for
 from iei.dialects.token_ids import ReadIds, of_model
 from iei.dialects.vectors import Encoding, Quantized, VectorDtype, encoded, quantized
 from iei.errors import EmptyInput, IEIError, InvalidField, InvalidInput, InvalidInputs
@@ -191,11 +192,10 @@ class EmbeddingsRequest(TextOptions):
             truncation_direction=self.truncation_direction or self.truncation_side,
             prompt_name=self.prompt_name,
         )
-        hint = self.input_type or self.task
         return texts.options(
             normalize=self.normalized is not False and self.embd_normalize != -1,
             dimensions=dimensions.pop() if dimensions else None,
-            prompt_hints=_HINTS.get(hint, (hint,)) if hint else (),
+            prompt_hints=prompts_for(self.input_type or self.task),
             **others,
         )
 
@@ -228,12 +228,3 @@ def _given(*values: T | None) -> T | None:
 
 _DTYPES: Mapping[str | None, VectorDtype] = {"float16": "float16"}
 """vLLM's name of a type → IEI's, of types other than float32."""
-
-_HINTS: Mapping[str, tuple[str, ...]] = {
-    "query": ("query", "retrieval.query"),
-    "retrieval.query": ("retrieval.query", "query"),
-    "passage": ("passage", "document", "retrieval.passage"),
-    "document": ("document", "passage", "retrieval.passage"),
-    "retrieval.passage": ("retrieval.passage", "passage", "document"),
-}
-"""What a client says of its texts → names of prompts for such texts, best first."""

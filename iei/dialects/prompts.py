@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_QUERY = ("query", "search_query")
-_DOCUMENT = ("document", "passage", "search_document")
+_QUERY = ("query", "search_query", "retrieval.query")
+_DOCUMENT = ("document", "passage", "corpus", "search_document", "retrieval.passage")
+"""The first three are those of sentence-transformers' `encode_document`, the others are Nomic's and Jina's."""
 _SUITABLE: Mapping[str, tuple[str, ...]] = {
-    "query": _QUERY,
-    "search_query": _QUERY,
-    "document": _DOCUMENT,
-    "passage": _DOCUMENT,
-    "search_document": _DOCUMENT,
+    **dict.fromkeys(_QUERY, _QUERY),
+    **dict.fromkeys(_DOCUMENT, _DOCUMENT),
 }
 
 
@@ -21,4 +19,4 @@ def prompts_for(input_type: str | None) -> tuple[str, ...]:
     Args:
         input_type: what the request says its texts are, such as `search_query`. None: it does not say.
     """
-    return (input_type, *_SUITABLE.get(input_type, ())) if input_type else ()
+    return tuple(dict.fromkeys((input_type, *_SUITABLE.get(input_type, ())))) if input_type else ()

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from iei.dialects.fields import AnyCase, ListOf, OrNull
 from iei.dialects.items import TextOptions, Truncation
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.prompts import prompts_for
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
 from iei.errors import EmptyInput, IEIError, InvalidField, InvalidInput, InvalidInputs, ModelNotFound
@@ -27,8 +28,8 @@ from iei.requests import Embedding, Embeddings, ImageInput, Input, Options, Text
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
 
-_HINTS: Mapping[str | None, tuple[str, ...]] = {"update": ("document", "passage", "corpus"), "search": ("query",)}
-"""What the vectors are for → names of prompts that suit it."""
+_PURPOSES: Mapping[str | None, str] = {"update": "document", "search": "query"}
+"""What the vectors are for → what the texts are, as `prompts_for` has it."""
 
 
 class InferenceOptions(TextOptions):
@@ -112,7 +113,7 @@ def error_body(error: IEIError) -> bytes:
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's route, `/qdrant`. It has no settings."""
-    routes = APIRouter(tags=["Qdrant"], responses=errors_as(InferenceError))
+    routes = APIRouter(responses=errors_as(InferenceError))
 
     @routes.post(
         "/qdrant",
@@ -137,7 +138,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         }
         return json_response(orjson.dumps(content), headers=result_headers(_merged(embedded)))
 
-    return Dialect("Qdrant", error_body, routes, prefix="/qdrant")
+    return Dialect("Qdrant", error_body, routes, prefix="/qdrant", about="What Qdrant calls for server-side inference.")
 
 
 def _groups(service: EmbeddingService, request: Request, body: InferenceRequest) -> dict[Options, list[int]]:
@@ -167,7 +168,7 @@ def _groups(service: EmbeddingService, request: Request, body: InferenceRequest)
             outputs=(item.options.pooling or "default",),
             normalize=True,
             dimensions=item.options.dimensions,
-            prompt_hints=_HINTS.get(body.inference, ()),
+            prompt_hints=prompts_for(_PURPOSES.get(body.inference)),
         )
         groups.setdefault(options, []).append(index)
     if unknown:

@@ -58,7 +58,9 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         """One vector for each patch of each file."""
         return await embedded(request, "tokens")
 
-    return Dialect("Image files", error_body, routes)
+    return Dialect(
+        "Image files", error_body, routes, about="Image files as bodies or in forms, without JSON and base64."
+    )
 
 
 async def _files(request: Request, max_files: int) -> tuple[list[File], Mapping[str, str]]:

@@ -27,6 +27,8 @@ class Dialect:
     """Routes that report the state of the server. Guards let requests to them through."""
     prefix: str | None = None
     """Errors on paths that begin with this but match no route have this dialect's format."""
+    about: str = ""
+    """For whom it is, in a sentence: the heading of its routes at /docs."""
 
     @property
     def routers(self) -> tuple[APIRouter, ...]:

@@ -33,8 +33,8 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
         service: computes embeddings.
         limits: the limits on requests that `/info` reports, setting → value.
     """
-    routes = APIRouter(tags=["Server"], responses=errors_as(EmbedError))
-    health_routes = APIRouter(tags=["Server"], responses=errors_as(EmbedError))
+    routes = APIRouter(responses=errors_as(EmbedError))
+    health_routes = APIRouter(responses=errors_as(EmbedError))
 
     @routes.get("/info", response_model=dict[str, Any])
     async def info(request: Request) -> Response:
@@ -64,7 +64,7 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
         """Liveness: 200 if the event loop of this worker responds."""
         return json_response(b'{"message":"pong"}')
 
-    return Dialect("Server", error_body, routes, health_routes)
+    return Dialect("Server", error_body, routes, health_routes, about="The state of the server.")
 
 
 def _described(spec: ModelSpec) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei.dialects.accept import accepted, documented_formats, vectors_response
-from iei.dialects.fields import AnyCase, ListOf, OneOrMore, Strings
-from iei.dialects.items import TextOptions, VectorOptions, input_of
+from iei.dialects.fields import ListOf, OneOrMore, Strings
+from iei.dialects.items import EmbedOptions, TextOptions, input_of
 from iei.dialects.labels import Label, LabelParameters, classified
 from iei.dialects.media import IMAGES
 from iei.dialects.openapi import SAMPLES, documented, errors_as
@@ -24,17 +24,10 @@ from iei.dialects.registry import Dialect
 from iei.dialects.tei_errors import EmbedError, error_body
 from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers
 from iei.errors import EmptyInput
-from iei.models.spec import Modality, ModelSpec
+from iei.models.spec import ModelSpec
 from iei.requests import Token
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
-
-
-class EmbedOptions(TextOptions, VectorOptions):
-    """Options of a request for embeddings."""
-
-    modality: Annotated[Modality, AnyCase] | None = None
-    """How a model for both reads inputs. Default: data URIs of images are images, other strings are texts."""
 
 
 class EmbedRequest(EmbedOptions):
@@ -105,7 +98,7 @@ class DecodeRequest(BaseModel):
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
-    routes = APIRouter(tags=["IEI and text-embeddings-inference"], responses=errors_as(EmbedError))
+    routes = APIRouter(responses=errors_as(EmbedError))
     default = service.default
     images = IMAGES if default.image else None
     root_body = documented(RootRequest, {**_examples(default), **_comparisons(default)}, binary=images)
@@ -201,7 +194,12 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         )
         return json_response(await json_list(texts))
 
-    return Dialect("IEI and text-embeddings-inference", error_body, routes)
+    return Dialect(
+        "IEI and text-embeddings-inference",
+        error_body,
+        routes,
+        about="Images and texts → vectors: IEI's own routes, for clients of text-embeddings-inference and SageMaker, too.",
+    )
 
 
 def _examples(spec: ModelSpec) -> dict[str, object]:

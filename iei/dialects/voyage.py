@@ -100,7 +100,7 @@ def error_body(error: IEIError) -> bytes:
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's route. It has no settings."""
-    routes = APIRouter(tags=["Voyage"], responses=errors_as(MultimodalError))
+    routes = APIRouter(responses=errors_as(MultimodalError))
 
     @routes.post(
         "/v1/multimodalembeddings",
@@ -121,7 +121,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         }
         return json_response(orjson.dumps(content), headers=result_headers(embeddings))
 
-    return Dialect("Voyage", error_body, routes)
+    return Dialect("Voyage", error_body, routes, about="Multimodal embeddings as Voyage's API.")
 
 
 async def _embedded(service: EmbeddingService, model: str | None, body: MultimodalRequest) -> Embeddings:

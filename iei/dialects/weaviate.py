@@ -19,6 +19,7 @@ from starlette.responses import Response
 from iei import __version__
 from iei.dialects.fields import ListOf, OrNull
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.prompts import prompts_for
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers
 from iei.errors import EmptyInput, IEIError, InvalidField, Unhealthy
@@ -27,9 +28,6 @@ from iei.models.spec import ModelSpec, Pooling
 from iei.requests import ImageInput, Input, Options, TextInput
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
-
-_HINTS: Mapping[str | None, tuple[str, ...]] = {"query": ("query",), "passage": ("document", "passage", "corpus")}
-"""Task → names of prompts: those of sentence-transformers' `encode_query` and `encode_document`."""
 
 _POOLINGS: Mapping[str | None, Pooling] = {"cls": "cls"}
 """Pooling strategy → IEI's, where it is not the model's own.
@@ -132,7 +130,7 @@ def error_body(error: IEIError) -> bytes:
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
-    routes = APIRouter(tags=["Weaviate"], responses=errors_as(WeaviateError))
+    routes = APIRouter(responses=errors_as(WeaviateError))
     default = service.default
 
     async def embedded(echo: dict[str, Any], item: Input, name: str, options: Options) -> Response:
@@ -160,7 +158,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             outputs=(_POOLINGS.get(body.config.pooling_strategy, "default"),),
             dimensions=body.config.dimensions,
             truncate=True,
-            prompt_hints=_HINTS.get(body.config.task_type, ()),
+            prompt_hints=prompts_for(body.config.task_type),
         )
         return await embedded({"text": body.text}, _text(body.text or ""), "text", options)
 
@@ -189,12 +187,18 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         }
         return json_response(orjson.dumps(content), headers=result_headers(embeddings))
 
-    return Dialect("Weaviate", error_body, routes, _health_routes(service))
+    return Dialect(
+        "Weaviate",
+        error_body,
+        routes,
+        _health_routes(service),
+        about="What Weaviate's modules call: img2vec-neural, multi2vec-clip, multi2vec-bind, text2vec-transformers.",
+    )
 
 
 def _health_routes(service: EmbeddingService) -> APIRouter:
     """What Weaviate asks for when it starts: it sends no credentials."""
-    routes = APIRouter(tags=["Weaviate"], responses=errors_as(WeaviateError))
+    routes = APIRouter(responses=errors_as(WeaviateError))
 
     @routes.head("/.well-known/live", status_code=204, include_in_schema=False)
     @routes.get("/.well-known/live", status_code=204)

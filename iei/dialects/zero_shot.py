@@ -72,7 +72,7 @@ class Rank(BaseModel):
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
-    routes = APIRouter(tags=["Zero-shot"], responses=errors_as(EmbedError))
+    routes = APIRouter(responses=errors_as(EmbedError))
     default = service.default
 
     @routes.post(
@@ -114,7 +114,12 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         )
         return json_response(await json_list(ranks), headers=result_headers(comparison.embeddings))
 
-    return Dialect("Zero-shot", error_body, routes)
+    return Dialect(
+        "Zero-shot",
+        error_body,
+        routes,
+        about="Scores of images against texts, with the scale of the checkpoint: CLIP, SigLIP.",
+    )
 
 
 def _labelled() -> dict[str, object]:

@@ -8,12 +8,13 @@ Usage: python kserve_v1_program.py BASE_URL CALLS, where CALLS is JSON: a list o
 import asyncio
 import json
 import sys
+from typing import Any
 
 import httpx
 from kserve import InferenceRESTClient, RESTConfig
 
 
-async def main(base_url: str, calls: list) -> list:
+async def main(base_url: str, calls: list[Any]) -> list[Any]:
     answers = []
     async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
         for method, arguments in calls:

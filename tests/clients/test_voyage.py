@@ -80,7 +80,7 @@ def test_inputs_as_objects(text_server: Server, client: voyageai.Client) -> None
 def test_async_client(text_server: Server) -> None:
     import voyageai
 
-    async def embed() -> list[Any]:
+    async def embed() -> tuple[Any, Any]:
         client = voyageai.AsyncClient(api_key="none", base_url=f"{text_server.url}/v1")
         return await asyncio.gather(
             client.multimodal_embed([[picture] for picture in PHOTOS], model="clip"),

@@ -78,7 +78,11 @@ def test_arrow_holds_texts_of_different_lengths_and_one_array_does_not(text_serv
 
 def test_image_files_are_answered_in_these_formats_too(demo_server: Server) -> None:
     expected = post(demo_server, "/embed", {"inputs": base64_of(png())}).json()
-    for request_ in ({"content": png(), "headers": {"content-type": "image/png"}}, {"files": [("a", png())]}):
+    bodies: list[dict[str, Any]] = [
+        {"content": png(), "headers": {"content-type": "image/png"}},
+        {"files": [("a", png())]},
+    ]
+    for request_ in bodies:
         headers = {**request_.pop("headers", {}), "accept": NPY}
         response = httpx.post(f"{demo_server.url}/embed", headers=headers, **request_)
         assert np.allclose(np.load(io.BytesIO(response.content)), expected, atol=1e-5)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from iei.dialects.openai_request import Asked, EmbeddingsRequest
+from iei.dialects.prompts import prompts_for
 from iei.dialects.token_ids import of_model, refused
 from iei.dialects.wire import validated
 from iei.errors import IEIError, InvalidField, InvalidInput, InvalidInputs
@@ -141,7 +142,12 @@ def test_only_inputs_of_image_objects_are_imbeddings() -> None:
     image = {"type": "image", "image_url": "AAAA"}
     assert read(input=image).is_imbeddings
     assert read(input=[image, {"image_base64": "AAAA"}]).is_imbeddings
-    others = ({"input": [IMAGE_PART]}, {"input": []}, {"content": [image, "a"]}, {"messages": [user([image])]})
+    others: tuple[dict[str, Any], ...] = (
+        {"input": [IMAGE_PART]},
+        {"input": []},
+        {"content": [image, "a"]},
+        {"messages": [user([image])]},
+    )
     assert not any(read(**body).is_imbeddings for body in others)
 
 
@@ -183,10 +189,10 @@ def test_token_ids_are_the_models_own_where_the_request_or_its_dialect_says_so()
         ({"embd_normalize": 2}, {}),
         ({"embd_normalize": -1}, {"normalize": False}),
         ({"prompt_name": "q"}, {"prompt_name": "q"}),
-        ({"input_type": "query"}, {"prompt_hints": ("query", "retrieval.query")}),
-        ({"input_type": "passage"}, {"prompt_hints": ("passage", "document", "retrieval.passage")}),
-        ({"input_type": "document"}, {"prompt_hints": ("document", "passage", "retrieval.passage")}),
-        ({"task": "retrieval.query"}, {"prompt_hints": ("retrieval.query", "query")}),
+        ({"input_type": "query"}, {"prompt_hints": prompts_for("query")}),
+        ({"input_type": "passage"}, {"prompt_hints": prompts_for("passage")}),
+        ({"input_type": "document"}, {"prompt_hints": prompts_for("document")}),
+        ({"task": "retrieval.query"}, {"prompt_hints": prompts_for("retrieval.query")}),
         ({"task": "text-matching"}, {"prompt_hints": ("text-matching",)}),
         ({"task": ""}, {}),
         ({"user": "me", "priority": 1, "request_id": "x", "add_special_tokens": True, "chat_template": "{{x}}"}, {}),

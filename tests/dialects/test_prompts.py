@@ -20,8 +20,8 @@ from tests.checkpoints.text_checkpoints import trained_folder
     [
         (None, ()),
         ("", ()),
-        ("search_query", ("search_query", "query", "search_query")),
-        ("document", ("document", "document", "passage", "search_document")),
+        ("search_query", ("search_query", "query", "retrieval.query")),
+        ("document", ("document", "passage", "corpus", "search_document", "retrieval.passage")),
         ("clustering", ("clustering",)),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,11 +21,11 @@ from tests.load_requests import load_request
 pytestmark = pytest.mark.server
 
 
-def _spec(folder: Path, **options: str) -> ModelSpec:
+def _spec(folder: Path, **options: Any) -> ModelSpec:
     return load(load_request("tiny", str(folder), **options)).spec
 
 
-def _numbers(spec: ModelSpec) -> tuple[str, float, float]:
+def _numbers(spec: ModelSpec) -> tuple[Any, ...]:
     assert spec.contrast is not None
     return spec.contrast.kind, spec.contrast.scale, spec.contrast.bias
 
