@@ -198,7 +198,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         "IEI and text-embeddings-inference",
         error_body,
         routes,
-        about="Images and texts → vectors: IEI's own routes, for clients of text-embeddings-inference and SageMaker, too.",
+        about="Images and texts → vectors: IEI's own routes, which TEI's clients can call, too.",
     )
 
 
