@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 from pydantic import BaseModel, ConfigDict
 
@@ -44,6 +46,8 @@ _CODES: dict[type[IEIError], str] = {
 
 
 def _type_of(status: int) -> str:
-    if status == 429:
-        return "rate_limit_error"
-    return "invalid_request_error" if status < 500 else "server_error"
+    return _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+
+
+_TYPES: Mapping[int, str] = {401: "authentication_error", 429: "rate_limit_error"}
+"""Status → type, where LiteLLM would take `invalid_request_error` for a 400."""
