@@ -32,10 +32,15 @@ ERROR_FIELDS: Mapping[str, set[str]] = {
 """A route of each dialect → the fields that its errors have."""
 
 
-def app_around(engine: Engine, grpc_port: GrpcPort | None = None, **settings: Any) -> FastAPI:
+def app_around(engine: Engine, **settings: Any) -> FastAPI:
     """An app of these settings; its catalog is what they say, if the model is not named the engine's default."""
+    return app_with_grpc(engine, None, **settings)
+
+
+def app_with_grpc(engine: Engine, port: GrpcPort | None, **settings: Any) -> FastAPI:
+    """An app that serves gRPC on `port`, too."""
     read = read_settings(**{"model": engine.default.name, **settings})
-    return create_app(read, read_catalog(read.models), engine, grpc_port)
+    return create_app(read, read_catalog(read.models), engine, port)
 
 
 def default_model(**settings: Any) -> Model:

@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 
@@ -33,7 +33,7 @@ class Connection:
         self._address = (address.hostname or "", address.port or 80)
         self._socket = self._connected()
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:

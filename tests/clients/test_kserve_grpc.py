@@ -22,7 +22,7 @@ import pytest
 from iei.engine.inprocess import InProcessEngine
 from iei.grpc.port import reserve
 from iei.settings import read_settings
-from tests.apps import app_around
+from tests.apps import app_with_grpc
 from tests.engine.runtimes_for_tests import KnownRuntime
 from tests.pictures import base64_of, data_uri, jpeg
 from tests.servers import ROOT, Server, ServerDied, serve
@@ -289,7 +289,7 @@ def guarded(certificate: Path) -> Iterator[Guarded]:
     }
     port = reserve(read_settings(**settings))
     assert port
-    app = app_around(InProcessEngine(KnownRuntime()), port, **settings)
+    app = app_with_grpc(InProcessEngine(KnownRuntime()), port, **settings)
     ready: Future[list[list[float]]] = Future()
     stop = asyncio.Event()
 

@@ -81,3 +81,18 @@ def test_errors(text_server: Server, client: str, inputs: list[str], model: str,
     answer = call(client, text_server, inputs, model)
     assert answer["status"] == status, answer
     assert words in json.dumps(answer), answer
+
+
+@pytest.mark.parametrize("client", ["openai", "huggingface", "jina"])
+def test_keys(keyed_server: Server, client: str) -> None:
+    assert "vectors" in call(client, keyed_server, TEXTS[:1], key="secret")
+    refused = call(client, keyed_server, TEXTS[:1], key="wrong")
+    assert refused["status"] == 401, refused
+    assert "the API key is not one of this server's" in json.dumps(refused), refused
+
+
+@pytest.mark.parametrize("client", ["openai", "huggingface", "jina"])
+def test_limits_of_keys(keyed_server: Server, client: str) -> None:
+    answers = [call(client, keyed_server, TEXTS[:1], key="slow") for _ in range(2)]
+    assert answers[1]["status"] == 429, answers
+    assert "inputs a second" in json.dumps(answers[1]), answers

@@ -79,3 +79,30 @@ def test_litellm_as_triton(text_server: Server) -> None:
         litellm.embedding(
             model="triton/minilm", api_base=f"{text_server.url}/v2/models/minilm/infer", input=["cat " * 1000]
         )
+
+
+def test_litellm_shows_what_is_wrong_with_a_key(keyed_server: Server) -> None:
+    litellm: Any = pytest.importorskip("litellm", reason=NEEDS)
+
+    def embed(key: str) -> Any:
+        address = {"api_base": f"{keyed_server.url}/embed", "input_type": "embed"}
+        return litellm.embedding(model="huggingface/any/name", api_key=key, input=TEXTS[:1], **address, max_retries=0)
+
+    np.testing.assert_allclose(
+        embed("secret").data[0]["embedding"],
+        httpx.post(
+            f"{keyed_server.url}/embed", json={"inputs": TEXTS[:1]}, headers={"authorization": "Bearer secret"}
+        ).json()[0],
+        atol=1e-6,
+    )
+    with pytest.raises(litellm.exceptions.AuthenticationError, match="not one of this server's"):
+        embed("wrong")
+    with pytest.raises(litellm.exceptions.RateLimitError, match="inputs a second"):
+        [embed("slow") for _ in range(2)]
+
+
+def test_langchains_class_takes_no_address() -> None:
+    """Since langchain-huggingface 1.2: docs/integrations.md names the class that does."""
+    package: Any = pytest.importorskip("langchain_huggingface", reason=NEEDS)
+    with pytest.raises(ValueError, match="must be a HuggingFace repo ID, not a URL"):
+        package.HuggingFaceEndpointEmbeddings(model="http://localhost:8000")

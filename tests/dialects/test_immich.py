@@ -274,7 +274,7 @@ def test_health_checks_get_an_answer(server: Server) -> None:
 @pytest.mark.parametrize(("setting", "status"), [(None, 422), ("http://127.0.0.1:9", 502)], ids=["none", "dead"])
 def test_without_an_upstream_that_answers_the_setting_is_named(setting: str | None, status: int) -> None:
     with TestClient(app_around(InProcessEngine(KnownRuntime()), immich_upstream=setting)) as client:
-        files = {"entries": (None, json.dumps(FACES)), "image": ("blob", png())}
+        files: dict[str, Any] = {"entries": (None, json.dumps(FACES)), "image": ("blob", png())}
         response = client.post("/predict", files=files)
     assert response.status_code == status
     assert response.json().keys() == {"detail"}

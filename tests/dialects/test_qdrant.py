@@ -69,10 +69,10 @@ def embedded(server: Server, data: str, model: str = "clip", path: str = "/embed
     return np.array(httpx.post(f"{server.url}/m/{model}{path}", json=body, timeout=60).json()[0], np.float32)
 
 
-def assert_same(vector: object, expected: NDArray[Any]) -> None:
+def assert_same(vector: Any, expected: NDArray[Any]) -> None:
     assert np.shape(vector) == expected.shape
     assert np.abs(np.asarray(vector) - expected).max() <= 1e-5
-    assert np.allclose(np.linalg.norm(vector, axis=-1), 1, atol=1e-5)  # type: ignore[arg-type]
+    assert np.allclose(np.linalg.norm(vector, axis=-1), 1, atol=1e-5)
 
 
 def test_models_and_kinds_are_mixed_and_the_order_kept(qdrant: Qdrant, text_server: Server) -> None:

@@ -80,10 +80,10 @@ def embedded(server: Server, inputs: list[str], path: str = "/embed", **fields: 
     return np.array(httpx.post(server.url + path, json=body, timeout=60).json(), np.float32)
 
 
-def assert_same(vectors: object, expected: NDArray[np.float32]) -> None:
+def assert_same(vectors: Any, expected: NDArray[np.float32]) -> None:
     assert np.shape(vectors) == expected.shape
     assert np.abs(np.asarray(vectors) - expected).max() <= 1e-5
-    assert np.allclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-5)  # type: ignore[arg-type]
+    assert np.allclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-5)
 
 
 class TestStart:
@@ -190,7 +190,7 @@ class TestMulti2vecClip:
 
 class TestMulti2vecBind:
     def test_texts_and_images(self, weaviate: Weaviate) -> None:
-        inputs = {"texts": ["a cat"], "images": [PICTURE]}
+        inputs: dict[str, Any] = {"texts": ["a cat"], "images": [PICTURE]}
         assert weaviate.bind(**inputs).json() == weaviate.clip(**inputs).json()
 
     @pytest.mark.parametrize("kind", ["audio", "video", "imu", "thermal", "depth"])

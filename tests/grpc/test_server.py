@@ -22,7 +22,7 @@ from iei.grpc.port import GrpcPort, reserve
 from iei.models.spec import ModelSpec
 from iei.settings import read_settings
 from tests import pictures
-from tests.apps import app_around
+from tests.apps import app_with_grpc
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
 from tests.engine.waiting import LIMIT_S, until
 
@@ -63,7 +63,7 @@ async def caller_of(runtime: KnownRuntime | None = None, **settings: Any) -> Asy
 @asynccontextmanager
 async def caller_around(engine: InProcessEngine, **settings: Any) -> AsyncIterator[Caller]:
     with reserved() as port:
-        app = app_around(engine, port, **settings)
+        app = app_with_grpc(engine, port, **settings)
         async with app.router.lifespan_context(app), grpc.aio.insecure_channel(port.address) as channel:
             yield Caller(channel, app)
 
@@ -268,7 +268,7 @@ def test_calls_in_work_finish_when_the_server_stops() -> None:
         runtime = KnownRuntime()
         runtime.go.clear()
         with reserved() as port:
-            app = app_around(InProcessEngine(runtime), port)
+            app = app_with_grpc(InProcessEngine(runtime), port)
             async with grpc.aio.insecure_channel(port.address) as channel:
                 caller = Caller(channel, app)
                 async with app.router.lifespan_context(app):
