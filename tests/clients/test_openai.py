@@ -109,9 +109,7 @@ def litellm_vectors(server: Server, provider: str, inputs: list[str], **fields: 
     litellm: Any = pytest.importorskip("litellm", reason=NEEDS)
     arguments = {"model": "clip", "api_key": "none", **fields}
     arguments["model"] = f"{provider}/{arguments['model']}"
-    answer = litellm.embedding(
-        api_base=server.url + PROVIDERS[provider], input=inputs, num_retries=0, max_retries=0, **arguments
-    )
+    answer = litellm.embedding(api_base=server.url + PROVIDERS[provider], input=inputs, max_retries=0, **arguments)
     assert answer.usage.total_tokens > 0
     return [item["embedding"] for item in answer.data]
 
@@ -126,8 +124,11 @@ def test_litellm(text_server: Server, provider: str) -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_errors_through_litellm(text_server: Server, keyed_server: Server, provider: str) -> None:
+def test_errors_through_litellm(
+    text_server: Server, keyed_server: Server, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     litellm: Any = pytest.importorskip("litellm", reason=NEEDS)
+    monkeypatch.setattr(litellm, "DEFAULT_MAX_RETRIES", 0)  # which it takes for a `max_retries` of 0
     with pytest.raises(litellm.NotFoundError, match="is not served here"):
         litellm_vectors(text_server, provider, TEXTS, model="other")
     with pytest.raises(litellm.BadRequestError, match="over the model's limit"):
