@@ -133,7 +133,7 @@ def test_all_types_at_once(text_server: Server, v2: cohere.ClientV2) -> None:
     signs = np.unpackbits(np.array(found.ubinary, np.uint8), axis=1)
     assert (signs == (expected >= 0)).all()
     assert (np.array(found.binary) == np.array(found.ubinary) - 128).all()
-    assert np.shape(found.binary) == (len(TEXTS), DIM // 8)
+    assert np.array(found.binary).shape == (len(TEXTS), DIM // 8)
 
 
 def test_dimensions_are_cut_before_normalising(text_server: Server, v2: cohere.ClientV2) -> None:
