@@ -105,7 +105,7 @@ def test_litellm(text_server: Server, wanted: np.ndarray, monkeypatch: pytest.Mo
     assert answer.usage.prompt_tokens > 0
     short = litellm.embedding("ollama/clip", input=TEXTS, api_base=text_server.url, dimensions=8)
     assert np.shape([item["embedding"] for item in short.data]) == (2, 8)
-    with pytest.raises(litellm.NotFoundError, match="404"):
+    with pytest.raises(litellm.NotFoundError, match="model 'none' not found"):
         litellm.embedding("ollama/none", input=TEXTS, api_base=text_server.url)
 
 

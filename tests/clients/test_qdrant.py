@@ -55,11 +55,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"result": {"operation_id": 0, "status": "completed"}, "status": "ok", "time": 0.0})
 
     def do_POST(self) -> None:
-        answer = self.server.infer([self._body()["query"]], "search", dict(self.headers))
+        query = self._body()["query"]
+        answer = self.server.infer([query.get("nearest", query)], "search", dict(self.headers))
         if answer.status_code != 200:
             return self._fail(answer)
-        (query,) = answer.json()["embeddings"]
-        scores = {id: float(np.dot(query, vector)) for id, vector in self.server.points.items()}
+        (found,) = answer.json()["embeddings"]
+        scores = {id: float(np.dot(found, vector)) for id, vector in self.server.points.items()}
         ranked = sorted(scores, key=lambda id: -scores[id])
         points = [{"id": id, "version": 0, "score": scores[id]} for id in ranked]
         self._answer(200, {"result": {"points": points}, "status": "ok", "time": 0.0})
