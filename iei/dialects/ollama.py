@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from fastapi import APIRouter
@@ -20,12 +20,14 @@ from starlette.responses import Response
 from iei.dialects.fields import OrNull, Strings
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.registry import Dialect
-from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
+from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, result_headers, validated
 from iei.errors import IEIError, ModelNotFound
 from iei.models.spec import ModelSpec
 from iei.requests import ImageInput, Input, Options, TextInput
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
+
+M = TypeVar("M", bound=BaseModel)
 
 API_VERSION = "0.11.11"
 """The version of Ollama that brought the youngest field served here, `dimensions`. Clients compare it with theirs."""
@@ -120,7 +122,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         """One vector of length 1 for each text or image."""
         began = time.perf_counter_ns()
         with one_kind_of_fault():
-            body = await parsed(request, EmbedRequest)
+            body = await _read(request, EmbedRequest)
             spec = await described(request, body.model)
             loaded = time.perf_counter_ns()
             answer: dict[str, Any] = {"model": body.model or spec.name, "embeddings": []}
@@ -147,7 +149,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     async def embeddings(request: Request) -> Response:
         """The vector of one text or image, of length 1, for clients that don't know `/api/embed` yet."""
         with one_kind_of_fault():
-            body = await parsed(request, EmbeddingsRequest)
+            body = await _read(request, EmbeddingsRequest)
             spec = await described(request, body.model)
             if not body.prompt:
                 return json_response(b'{"embedding":[]}')
@@ -170,7 +172,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     async def show(request: Request) -> Response:
         """What is known of a model. One that has never been loaded is loaded first."""
         with one_kind_of_fault():
-            body = await parsed(request, ShowRequest)
+            body = await _read(request, ShowRequest)
             spec = await described(request, body.model or body.name)
         return json_response(orjson.dumps({"modified_at": started, **_shown(spec)}))
 
@@ -253,3 +255,8 @@ def _examples(spec: ModelSpec, field: str) -> dict[str, object]:
         samples = list(SAMPLES[spec.modalities[0]])
         examples["two at once, vectors of 8 values"] = {"model": spec.name, "input": samples, "dimensions": 8}
     return examples
+
+
+async def _read(request: Request, model: type[M]) -> M:
+    """The body, whatever its Content-Type: Ollama reads none, and its documentation has `curl -d` without one."""
+    return validated(await request.body(), model)

@@ -170,4 +170,4 @@ def test_the_path_may_name_the_model(text_server: Server) -> None:
 def test_paths_around_it_are_kserves_and_openais(text_server: Server) -> None:
     assert httpx.get(f"{text_server.url}/v2/embed").json().keys() == {"id", "message"}
     assert httpx.post(f"{text_server.url}/v2/embeds").json().keys() == {"error"}
-    assert httpx.post(f"{text_server.url}/v1/embeds").json().keys() == {"error", "detail"}
+    assert httpx.post(f"{text_server.url}/v1/embeds").json().keys() == {"error", "message", "detail"}

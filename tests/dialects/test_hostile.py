@@ -114,9 +114,9 @@ RAW: dict[str, tuple[bytes, dict[str, str]]] = {
     "not UTF-8": (b'{"inputs": "\xff"}', JSON),
     "NaN": (b"NaN", JSON),
     "a bomb of brackets": (b"[" * 100_000, JSON),
-    "keys twice": (b'{"inputs": "a", "inputs": "b", "image_data": "a", "input": "b"}', JSON),
+    "keys twice": (b'{"inputs": "a", "inputs": "b", "image_data": "a", "input": "b", "prompt": "a"}', JSON),
     "another type": (b"inputs=a", {"content-type": "application/x-www-form-urlencoded"}),
-    "a type that is none": (b"{}", {"content-type": "\xfc/\xff"}),
+    "a type that is none": (b"[]", {"content-type": "\xfc/\xff"}),
     "compressed": (b"\x1f\x8b\x08\0\0\0\0\0", {**JSON, "content-encoding": "gzip"}),
     "another alphabet": (
         json.dumps({"inputs": "a"}).encode("utf-16"),
