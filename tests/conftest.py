@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
@@ -10,8 +11,15 @@ from tests.servers import Server, serve
 
 SERVERS = {"demo_server", "keyed_server", "text_server", "zoo_server"}
 """Fixtures below that start a server."""
+HAS_CLIENTS = find_spec("cohere") is not None
+"""Whether the packages of the clients group are here, for tests/clients."""
 PROGRAMS = {"test_server.py", "test_embed.py"}
 """Modules whose every test runs a server or a program."""
+
+
+def pytest_report_header() -> str | None:
+    """Says once what would be a hundred skipped tests."""
+    return None if HAS_CLIENTS else "without tests/clients, which needs other people's clients: uv sync --group clients"
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
