@@ -84,7 +84,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
     app = FastAPI(
         title="IEI, Image Embedding Inference",
         version=__version__,
-        openapi_tags=[{"name": dialect.name, "description": dialect.about} for dialect in dialects],
+        openapi_tags=[{"name": each.name, "description": each.about} for each in dialects if each.is_documented],
         lifespan=_lifespan(service, serving_grpc),
         openapi_url="/openapi.json" if is_shown else None,
         middleware=[

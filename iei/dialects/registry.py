@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
 
@@ -34,6 +35,12 @@ class Dialect:
     def routers(self) -> tuple[APIRouter, ...]:
         """Both routers, without those that are None."""
         return tuple(router for router in (self.router, self.health_router) if router)
+
+    @property
+    def is_documented(self) -> bool:
+        """Whether /docs shows any of its routes. Those that share their paths are shown with the other dialect."""
+        routes = (route for router in self.routers for route in router.routes)
+        return any(isinstance(route, APIRoute) and route.include_in_schema for route in routes)
 
 
 class Dialects:

@@ -189,6 +189,14 @@ def test_schemas_refer_to_what_is_there(document: dict[str, Any]) -> None:
     assert references(document) <= components
 
 
+def test_routes_are_grouped_and_every_group_says_for_whom_it_is(document: dict[str, Any]) -> None:
+    used = {tag for methods in document["paths"].values() for route in methods.values() for tag in route["tags"]}
+    groups = {group["name"]: group["description"] for group in document["tags"]}
+    assert groups.keys() == used
+    assert all(groups.values())
+    assert next(iter(groups)) == "IEI and text-embeddings-inference"
+
+
 def test_pages_are_served(text_server: Server) -> None:
     for path in ("/docs", "/redoc"):
         assert httpx.get(text_server.url + path).status_code == 200
