@@ -17,10 +17,11 @@ from starlette.responses import Response
 
 from iei.dialects.media import MULTIPART, takes
 from iei.dialects.multipart import Form, form_of
+from iei.dialects.plain_errors import as_detail
 from iei.dialects.registry import Dialect
 from iei.dialects.upstream import Upstream
 from iei.dialects.wire import json_response, result_headers, validated
-from iei.errors import EmptyInput, IEIError, InvalidField, InvalidInput, MalformedBody, ModelNotFound
+from iei.errors import EmptyInput, InvalidField, InvalidInput, MalformedBody, ModelNotFound
 from iei.models.immich import IMMICH_MODELS, clean_name
 from iei.models.spec import ModelSpec
 from iei.requests import Embedding, ImageInput, Options, TextInput
@@ -56,11 +57,6 @@ class Entries(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     clip: Clip | None = None
-
-
-def error_body(error: IEIError) -> bytes:
-    """The JSON body of an error response. immich's server reads the status only."""
-    return orjson.dumps({"detail": error.message})
 
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
@@ -105,7 +101,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             return await embedded(_asked(clip.textual, "textual", "text"), TextInput(text), "text")
         raise InvalidInput("either image or text must be provided")
 
-    return Dialect("immich", error_body, routes, about="Smart search of immich: its machine-learning service.")
+    return Dialect("immich", as_detail, routes, about="Smart search of immich: its machine-learning service.")
 
 
 def served_name(name: str, resolve: Callable[[str], str]) -> str:

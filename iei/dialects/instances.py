@@ -18,9 +18,10 @@ from starlette.responses import Response
 from iei.dialects.fields import ListOf, OrNull, Strings
 from iei.dialects.items import EmbedOptions, input_of
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.plain_errors import ErrorSentence, as_error
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
-from iei.errors import EmptyInput, IEIError, InvalidInput, ModelNotFound, Unhealthy
+from iei.errors import EmptyInput, InvalidInput, ModelNotFound, Unhealthy
 from iei.models.spec import ModelSpec
 from iei.requests import ImageInput, Input, Options, TextInput, Vectors
 from iei.service import EmbeddingService
@@ -156,23 +157,12 @@ class PredictResponse(BaseModel):
     """In the order of the instances: a vector, a list of vectors for one with `inputs`, or an object as Google's."""
 
 
-class PredictError(BaseModel):
-    """The body of an error."""
-
-    error: str
-
-
-def error_body(error: IEIError) -> bytes:
-    """The JSON body of an error response."""
-    return orjson.dumps({"error": error.message})
-
-
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. With Vertex AI's settings there are two more."""
     health = _health_router(service, settings.vertex_health_route) if settings.vertex_health_route else None
     return Dialect(
         "KServe V1 and Vertex AI",
-        error_body,
+        as_error,
         _router(service, settings.vertex_predict_route),
         health,
         about="Instances → predictions: KServe V1, TensorFlow Serving and Vertex AI.",
@@ -180,7 +170,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
 
 def _health_router(service: EmbeddingService, path: str) -> APIRouter:
-    routes = APIRouter(responses=errors_as(PredictError))
+    routes = APIRouter(responses=errors_as(ErrorSentence))
 
     @routes.get(path, include_in_schema=False)
     async def vertex_health() -> dict[str, bool]:
@@ -193,7 +183,7 @@ def _health_router(service: EmbeddingService, path: str) -> APIRouter:
 
 
 def _router(service: EmbeddingService, vertex_route: str | None) -> APIRouter:
-    routes = APIRouter(responses=errors_as(PredictError))
+    routes = APIRouter(responses=errors_as(ErrorSentence))
     body = documented(PredictRequest, _examples(service.default))
 
     # `{model:path}` also matches slashes, so the longer paths must be tried first.

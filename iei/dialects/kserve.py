@@ -9,9 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,30 +18,20 @@ from iei.dialects.kserve_binary import HEADER_LENGTH
 from iei.dialects.kserve_infer import VERSION, check_version, infer, metadata
 from iei.dialects.kserve_message import Call, InferRequest, InferResponse, Output, read_call, write_response
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.plain_errors import ErrorSentence, as_error
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_response, media_type, one_kind_of_fault, result_headers
-from iei.errors import IEIError, Unhealthy
+from iei.errors import Unhealthy
 from iei.models.spec import ModelSpec
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
-
-
-class InferError(BaseModel):
-    """The body of an error."""
-
-    error: str
-
-
-def error_body(error: IEIError) -> bytes:
-    """The JSON body of an error response."""
-    return orjson.dumps({"error": error.message})
 
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
     return Dialect(
         "KServe V2",
-        error_body,
+        as_error,
         _router(service),
         _health_router(service),
         prefix="/v2",
@@ -52,7 +40,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
 
 def _health_router(service: EmbeddingService) -> APIRouter:
-    routes = APIRouter(prefix="/v2/health", responses=errors_as(InferError))
+    routes = APIRouter(prefix="/v2/health", responses=errors_as(ErrorSentence))
 
     @routes.get("/live")
     async def live() -> dict[str, bool]:
@@ -66,7 +54,7 @@ def _health_router(service: EmbeddingService) -> APIRouter:
 
 
 def _router(service: EmbeddingService) -> APIRouter:
-    routes = APIRouter(prefix="/v2", responses=errors_as(InferError))
+    routes = APIRouter(prefix="/v2", responses=errors_as(ErrorSentence))
 
     @routes.get("")
     async def server() -> dict[str, Any]:

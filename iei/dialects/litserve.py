@@ -15,9 +15,10 @@ from starlette.responses import Response
 
 from iei.dialects.fields import ListOf, OneOrMore, OrNull, one_or_more
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.plain_errors import DetailSentence, as_detail
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers
-from iei.errors import FixedSize, IEIError
+from iei.errors import FixedSize
 from iei.models.spec import ModelSpec
 from iei.requests import Embeddings, ImageInput, Options
 from iei.service import EmbeddingService
@@ -51,20 +52,9 @@ class Prediction(BaseModel):
     patch_features: list[list[float]] | None = None
 
 
-class PredictError(BaseModel):
-    """The body of an error."""
-
-    detail: str
-
-
-def error_body(error: IEIError) -> bytes:
-    """The JSON body of an error response."""
-    return orjson.dumps({"detail": error.message})
-
-
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's route, `/predict`."""
-    routes = APIRouter(responses=errors_as(PredictError))
+    routes = APIRouter(responses=errors_as(DetailSentence))
     default = service.default
     to_multiple = settings.predict_resize == "multiple"
 
@@ -96,7 +86,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     return Dialect(
         "LitServe",
-        error_body,
+        as_detail,
         routes,
         prefix="/predict",
         about="Class tokens and patch features, as a LitServe service for DINOv3.",

@@ -19,9 +19,10 @@ from starlette.responses import Response
 
 from iei.dialects.fields import OrNull, Strings
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.plain_errors import ErrorSentence, as_error
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, result_headers, validated
-from iei.errors import IEIError, ModelNotFound
+from iei.errors import ModelNotFound
 from iei.models.spec import ModelSpec
 from iei.requests import ImageInput, Input, Options, TextInput
 from iei.service import EmbeddingService
@@ -96,20 +97,9 @@ class ShowRequest(BaseModel):
     """The old name of `model`."""
 
 
-class OllamaError(BaseModel):
-    """The body of an error."""
-
-    error: str
-
-
-def error_body(error: IEIError) -> bytes:
-    """The JSON body of an error response."""
-    return orjson.dumps({"error": error.message})
-
-
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
-    routes = APIRouter(prefix="/api", responses=errors_as(OllamaError))
+    routes = APIRouter(prefix="/api", responses=errors_as(ErrorSentence))
     started = datetime.now(UTC).isoformat()
     default = service.default
 
@@ -185,7 +175,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     async def described(request: Request, named: str) -> ModelSpec:
         return await service.describe(_resolved(service, model_of(request, named)))
 
-    return Dialect("Ollama", error_body, routes, prefix="/api/", about="Embeddings as Ollama's API.")
+    return Dialect("Ollama", as_error, routes, prefix="/api/", about="Embeddings as Ollama's API.")
 
 
 def _resolved(service: EmbeddingService, name: str | None) -> str | None:

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from iei.dialects.fields import AnyCase, ListOf, OrNull
 from iei.dialects.items import TextOptions, Truncation
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.plain_errors import ErrorSentence, as_error
 from iei.dialects.prompts import prompts_for
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
@@ -100,20 +101,9 @@ class InferenceResponse(BaseModel):
     usage: InferenceUsage
 
 
-class InferenceError(BaseModel):
-    """The body of an error."""
-
-    error: str
-
-
-def error_body(error: IEIError) -> bytes:
-    """The JSON body of an error response."""
-    return orjson.dumps({"error": error.message})
-
-
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's route, `/qdrant`. It has no settings."""
-    routes = APIRouter(responses=errors_as(InferenceError))
+    routes = APIRouter(responses=errors_as(ErrorSentence))
 
     @routes.post(
         "/qdrant",
@@ -138,7 +128,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         }
         return json_response(orjson.dumps(content), headers=result_headers(_merged(embedded)))
 
-    return Dialect("Qdrant", error_body, routes, prefix="/qdrant", about="What Qdrant calls for server-side inference.")
+    return Dialect("Qdrant", as_error, routes, prefix="/qdrant", about="What Qdrant calls for server-side inference.")
 
 
 def _groups(service: EmbeddingService, request: Request, body: InferenceRequest) -> dict[Options, list[int]]:

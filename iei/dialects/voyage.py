@@ -17,11 +17,12 @@ from starlette.responses import Response
 from iei.dialects.fields import ListOf, OrNull
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.parts import Parts, input_of_parts
+from iei.dialects.plain_errors import DetailSentence, as_detail
 from iei.dialects.prompts import prompts_for
 from iei.dialects.registry import Dialect
 from iei.dialects.vectors import Encoding, encoded, quantized
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
-from iei.errors import IEIError, InvalidInput, ModelNotFound
+from iei.errors import InvalidInput, ModelNotFound
 from iei.models.spec import Modality, ModelSpec
 from iei.requests import Embeddings, Options
 from iei.service import EmbeddingService
@@ -87,20 +88,9 @@ class MultimodalResponse(BaseModel):
     usage: Usage
 
 
-class MultimodalError(BaseModel):
-    """The body of an error."""
-
-    detail: str
-
-
-def error_body(error: IEIError) -> bytes:
-    """The JSON body of an error response."""
-    return orjson.dumps({"detail": error.message})
-
-
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's route. It has no settings."""
-    routes = APIRouter(responses=errors_as(MultimodalError))
+    routes = APIRouter(responses=errors_as(DetailSentence))
 
     @routes.post(
         "/v1/multimodalembeddings",
@@ -121,7 +111,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         }
         return json_response(orjson.dumps(content), headers=result_headers(embeddings))
 
-    return Dialect("Voyage", error_body, routes, about="Multimodal embeddings as Voyage's API.")
+    return Dialect("Voyage", as_detail, routes, about="Multimodal embeddings as Voyage's API.")
 
 
 async def _embedded(service: EmbeddingService, model: str | None, body: MultimodalRequest) -> Embeddings:

@@ -19,10 +19,11 @@ from starlette.responses import Response
 from iei import __version__
 from iei.dialects.fields import ListOf, OrNull
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.plain_errors import ErrorSentence, as_error
 from iei.dialects.prompts import prompts_for
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers
-from iei.errors import EmptyInput, IEIError, InvalidField, Unhealthy
+from iei.errors import EmptyInput, InvalidField, Unhealthy
 from iei.models.catalog import served_name
 from iei.models.spec import ModelSpec, Pooling
 from iei.requests import ImageInput, Input, Options, TextInput
@@ -117,20 +118,9 @@ class VectorizeResponse(BaseModel):
     imageVectors: list[list[float]]
 
 
-class WeaviateError(BaseModel):
-    """The body of an error."""
-
-    error: str
-
-
-def error_body(error: IEIError) -> bytes:
-    """The JSON body of an error response."""
-    return orjson.dumps({"error": error.message})
-
-
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     """The dialect's routes. It has no settings."""
-    routes = APIRouter(responses=errors_as(WeaviateError))
+    routes = APIRouter(responses=errors_as(ErrorSentence))
     default = service.default
 
     async def embedded(echo: dict[str, Any], item: Input, name: str, options: Options) -> Response:
@@ -189,7 +179,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     return Dialect(
         "Weaviate",
-        error_body,
+        as_error,
         routes,
         _health_routes(service),
         about="What Weaviate's modules call: img2vec-neural, multi2vec-clip, multi2vec-bind, text2vec-transformers.",
@@ -198,7 +188,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
 def _health_routes(service: EmbeddingService) -> APIRouter:
     """What Weaviate asks for when it starts: it sends no credentials."""
-    routes = APIRouter(responses=errors_as(WeaviateError))
+    routes = APIRouter(responses=errors_as(ErrorSentence))
 
     @routes.head("/.well-known/live", status_code=204, include_in_schema=False)
     @routes.get("/.well-known/live", status_code=204)
