@@ -102,7 +102,7 @@ def test_litellm_shows_what_is_wrong_with_a_key(keyed_server: Server) -> None:
 
 
 def test_langchains_class_takes_no_address() -> None:
-    """Since langchain-huggingface 1.2: docs/integrations.md names the class that does."""
+    """As of langchain-huggingface 1.2.3: docs/integrations.md names the class that does."""
     package: Any = pytest.importorskip("langchain_huggingface", reason=NEEDS)
     with pytest.raises(ValueError, match="must be a HuggingFace repo ID, not a URL"):
         package.HuggingFaceEndpointEmbeddings(model="http://localhost:8000")
