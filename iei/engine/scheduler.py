@@ -15,6 +15,7 @@ from iei.engine.batcher import Batcher, Job, batch_key, most_together
 from iei.engine.execute import Failure, Outcome, Task, execute
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.watchdog import Watchdog
+from iei.priority import Priority
 from iei.runtimes.api import Model
 
 
@@ -38,6 +39,7 @@ class Request:
     """Called before every forward that the request is part of."""
     alone: bool = False
     """Not batched with others, because an engine died while it ran this request."""
+    priority: Priority = Priority.INTERACTIVE
 
 
 class Scheduler:
@@ -149,6 +151,7 @@ def _job(request: Request, task: Task, model: Model) -> Job[Request]:
         length=len(task.array) if task.modality == "text" else 0,
         most=most_together(model.spec, task.modality, task.array),
         alone=request.alone,
+        priority=request.priority,
     )
 
 
