@@ -21,6 +21,7 @@ from starlette.types import Scope
 from iei import __version__
 from iei.access.headers import Sender, anybody, by_key
 from iei.access.keys import read_keyring
+from iei.access.priority import PriorityRule
 from iei.access.quotas import Quotas
 from iei.dialects import DIALECTS, server
 from iei.dialects.registry import Dialects
@@ -34,6 +35,7 @@ from iei.middleware.cors import cors
 from iei.middleware.errors import AnswerErrors
 from iei.middleware.keys import RequireKey
 from iei.middleware.model_prefix import ModelPrefix
+from iei.middleware.priority import Prioritize
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
 from iei.service import EmbeddingService
@@ -93,6 +95,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
             Middleware(Trace, respond=respond),
             Middleware(AnswerErrors, respond=respond),
             *guard,
+            Middleware(Prioritize, rule=PriorityRule(settings.requests.bulk_routes)),
             Middleware(CancelWhenGone),
             Middleware(Unpack),
             Middleware(BodyLimits, settings=settings.body),
@@ -126,6 +129,7 @@ _CLIENT_LIMITS = (
     "max_inputs",
     "max_output_values",
     "max_queue",
+    "max_queue_bulk",
     "concurrency_level",
     "request_timeout_s",
     "max_body_bytes",

@@ -12,9 +12,11 @@ from typing import Any
 import grpc
 
 from iei.access.headers import Sender
+from iei.access.priority import PriorityRule
 from iei.access.quotas import SENDER
 from iei.errors import IEIError, InternalError
 from iei.grpc.messages import decode, encode
+from iei.priority import PRIORITY
 
 log = logging.getLogger(__name__)
 
@@ -61,29 +63,38 @@ MAX_DETAILS_BYTES = 2000
 """Longest error message, in UTF-8. Each byte may take three on the wire; clients refuse more than 8 KiB of metadata."""
 
 
-def handlers(service: str, methods: Mapping[str, Method], sender: Sender, max_elements: int) -> grpc.GenericRpcHandler:
+def handlers(
+    service: str, methods: Mapping[str, Method], sender: Sender, rule: PriorityRule, max_elements: int
+) -> grpc.GenericRpcHandler:
     """The handlers of a service.
 
     Args:
         service: its full name.
         methods: name → method.
         sender: of calls to guarded methods.
+        rule: decides their priority.
         max_elements: of a request, see `iei.grpc.messages.decode`.
     """
     return grpc.method_handlers_generic_handler(
         service,
         {
             # No deserializer: grpcio would answer what it raises with INTERNAL.
-            name: grpc.unary_unary_rpc_method_handler(_handler(f"{service}/{name}", method, sender, max_elements))
+            name: grpc.unary_unary_rpc_method_handler(
+                _handler(f"/{service}/{name}", method, sender, rule, max_elements)
+            )
             for name, method in methods.items()
         },
     )
 
 
-def _handler(path: str, method: Method, sender: Sender, max_elements: int) -> Callable[[bytes, Any], Awaitable[bytes]]:
+def _handler(
+    path: str, method: Method, sender: Sender, rule: PriorityRule, max_elements: int
+) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def answer(metadata: Mapping[str, str], content: bytes) -> Reply:
         if method.is_guarded:
-            SENDER.set(sender(metadata))  # of this call alone: each is a task of its own
+            allowed = sender(metadata)
+            SENDER.set(allowed.quota)  # of this call alone: each is a task of its own
+            PRIORITY.set(rule.of(metadata, path, at_most=allowed.priority))
         return await method.answer(decode(method.request, content, max_elements))
 
     async def handle(content: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 
 from iei.access.headers import Sender
+from iei.access.priority import PriorityRule
 from iei.grpc import health, kserve
 from iei.grpc.calls import handlers
 from iei.grpc.port import GrpcPort
@@ -21,8 +22,8 @@ class GrpcServer:
     Args:
         port: reserved by the process that forked this one.
         service: computes embeddings.
-        settings: limits on messages, and the time that calls may take after `stop`.
-        sender: the quota of who sent a call, by its metadata.
+        settings: limits on messages, routes of bulk, and the time that calls may take after `stop`.
+        sender: what the sender of a call is allowed, by its metadata.
     """
 
     def __init__(self, port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender) -> None:
@@ -36,9 +37,10 @@ class GrpcServer:
         )
         services = {kserve.SERVICE: kserve.methods(service)}
         services[health.SERVICE] = health.methods(service, services.keys())
+        rule = PriorityRule(settings.requests.bulk_routes)
         max_elements = service.max_inputs + FEW
         self._server.add_generic_rpc_handlers(
-            [handlers(name, methods, sender, max_elements) for name, methods in services.items()]
+            [handlers(name, methods, sender, rule, max_elements) for name, methods in services.items()]
         )
         if settings.server.tls_cert and settings.server.tls_key:
             pair = (settings.server.tls_key.read_bytes(), settings.server.tls_cert.read_bytes())

@@ -1,0 +1,65 @@
+"""The threads in which inputs are decoded and tokenized, and the line in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from iei.line import Line
+from iei.priority import PRIORITY
+
+T = TypeVar("T")
+
+
+class _Work(NamedTuple):
+    future: Future[Any]
+    call: Callable[[], Any]
+
+
+class DecodeThreads:
+    """A pool of threads that serves interactive requests before bulk.
+
+    The pool itself is first come, first served. So what it is given is not the work, but the order to do whatever is
+    first in the line by then.
+
+    Args:
+        count: how many. They also bound what is done for clients that have disconnected.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="decoder")
+        self._line: Line[_Work] = Line()
+        self._lock = threading.Lock()
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """What `function` returns, or raises, in a thread; called with the priority of the current request."""
+        future: Future[T] = Future()
+        with self._lock:
+            self._line.add(_Work(future, partial(function, *arguments)), PRIORITY.get())
+        self._pool.submit(self._do_next)
+        return await asyncio.wrap_future(future)
+
+    def stop(self) -> None:
+        """Cancels what has not begun. Does not wait for what has."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            while self._line:
+                self._line.take().future.cancel()
+
+    def _do_next(self) -> None:
+        with self._lock:
+            if not self._line:  # `stop` was faster
+                return
+            future, call = self._line.take()
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+        finally:
+            del future, call  # the traceback of an error would keep the whole input alive
