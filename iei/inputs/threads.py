@@ -35,13 +35,13 @@ class DecodeThreads:
         self._line: Line[_Work] = Line()
         self._lock = threading.Lock()
 
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """What `function` returns, or raises, in a thread; called with the priority of the current request."""
+    def run(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """What `function` will have returned or raised, in a thread. Its priority is that of the current request."""
         future: Future[T] = Future()
         with self._lock:
             self._line.add(_Work(future, partial(function, *arguments)), PRIORITY.get())
         self._pool.submit(self._do_next)
-        return await asyncio.wrap_future(future)
+        return asyncio.wrap_future(future)
 
     def stop(self) -> None:
         """Cancels what has not begun. Does not wait for what has."""
