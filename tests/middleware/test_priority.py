@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from iei.engine.api import Result
-from iei.engine.inprocess import InProcessEngine
 from iei.priority import PRIORITY, Priority
 from tests import pictures
 from tests.apps import ERROR_FIELDS, app_around
-from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
+from tests.engine.runtimes_for_tests import SPEC
+from tests.engine.watching import WatchingEngine
 
 INTERACTIVE, BULK = Priority
 PHOTO = pictures.base64_of(pictures.png(8, 8))
 BODY = {"inputs": [PHOTO, PHOTO]}
-
-
-class WatchingEngine(InProcessEngine):
-    """Notes the priority of every input."""
-
-    def __init__(self) -> None:
-        super().__init__(KnownRuntime())
-        self.seen: list[Priority] = []
-
-    async def run(self, *arguments: Any, **options: Any) -> Result:
-        self.seen.append(PRIORITY.get())
-        return await super().run(*arguments, **options)
 
 
 ENGINE = WatchingEngine()
