@@ -39,8 +39,8 @@ class Line(Generic[T]):
         self._lines: dict[Priority, deque[T]] = {priority: deque() for priority in Priority}
         self._patience = Patience()
 
-    def __len__(self) -> int:
-        return sum(map(len, self._lines.values()))
+    def __bool__(self) -> bool:
+        return any(self._lines.values())
 
     def add(self, item: T, priority: Priority) -> None:
         """Puts `item` at the end of its priority's line."""

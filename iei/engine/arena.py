@@ -138,6 +138,8 @@ class Arena:
         """
         if nbytes > self.memory.nbytes:
             raise ValueError(f"{nbytes} bytes do not fit in an arena of {self.memory.nbytes} (IEI_ARENA_BYTES)")
+        if not self._waiting and (offset := self._allocate(nbytes, priority)) is not None:
+            return offset
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.add(_Wish(nbytes, priority, future), priority)
         self._serve_waiting()
@@ -153,21 +155,26 @@ class Arena:
         """Gives the range at `offset` back, and serves those who wait."""
         self._allocator.release(offset)
         self._bulk_bytes -= self._bulk.pop(offset, 0)
-        self._serve_waiting()
+        if self._waiting:
+            self._serve_waiting()
 
     def _serve_waiting(self) -> None:
-        while wish := self._waiting.first(bulk=self._has_bulk_room):
-            if wish.offset.done():  # whoever waited has given up
-                self._waiting.take(bulk=self._has_bulk_room)
-                continue
-            offset = self._allocator.allocate(wish.nbytes)
-            if offset is None:
-                return
-            self._waiting.take(bulk=self._has_bulk_room)
-            if wish.priority is Priority.BULK:
-                self._bulk[offset] = wish.nbytes
-                self._bulk_bytes += wish.nbytes
-            wish.offset.set_result(offset)
+        while wish := self._waiting.first(bulk=(has_room := self._has_bulk_room)):
+            if not wish.offset.done():  # whoever waited may have given up
+                offset = self._allocate(wish.nbytes, wish.priority)
+                if offset is None:
+                    return
+                wish.offset.set_result(offset)
+            self._waiting.take(bulk=has_room)
+
+    def _allocate(self, nbytes: int, priority: Priority) -> int | None:
+        if priority is Priority.INTERACTIVE:
+            return self._allocator.allocate(nbytes)
+        offset = self._allocator.allocate(nbytes) if self._has_bulk_room else None
+        if offset is not None:
+            self._bulk[offset] = nbytes
+            self._bulk_bytes += nbytes
+        return offset
 
     @property
     def _has_bulk_room(self) -> bool:

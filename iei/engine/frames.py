@@ -30,6 +30,7 @@ SLOT_HEADER_BYTES = 64
 
 DTYPES = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.int32))
 """Types of input arrays; a frame names one by its place here."""
+PRIORITIES = tuple(Priority)
 
 
 class Kind(IntEnum):
@@ -164,8 +165,8 @@ class Submit(NamedTuple):
         """
         _, attempt, modality, dtype, model, priority, *rest = _SUBMIT.unpack(frame)
         job, mask, *shape, offset, inputs, outputs, deadline = rest
-        if modality >= len(MODALITIES) or dtype >= len(DTYPES):
-            raise ValueError(f"there is no modality {modality}, or no dtype {dtype}")
+        if modality >= len(MODALITIES) or dtype >= len(DTYPES) or priority >= len(PRIORITIES):
+            raise ValueError(f"there is no modality {modality}, or no dtype {dtype}, or no priority {priority}")
         return cls(
             job=job,
             model=model,
@@ -176,7 +177,7 @@ class Submit(NamedTuple):
             slot=Slot(inputs, outputs, offset),
             deadline=deadline,
             attempt=attempt,
-            priority=Priority(priority),
+            priority=PRIORITIES[priority],
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class _Work(NamedTuple):
-    future: Future[Any]
+    future: asyncio.Future[Any]
     call: Callable[[], Any]
 
 
@@ -37,11 +37,11 @@ class DecodeThreads:
 
     def run(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         """What `function` will have returned or raised, in a thread. Its priority is that of the current request."""
-        future: Future[T] = Future()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._lock:
             self._line.add(_Work(future, partial(function, *arguments)), PRIORITY.get())
         self._pool.submit(self._do_next)
-        return asyncio.wrap_future(future)
+        return future
 
     def stop(self) -> None:
         """Cancels what has not begun. Does not wait for what has."""
@@ -55,11 +55,15 @@ class DecodeThreads:
             if not self._line:  # `stop` was faster
                 return
             future, call = self._line.take()
-        if not future.set_running_or_notify_cancel():
-            return
         try:
-            future.set_result(call())
+            if not future.cancelled():
+                _tell(future, future.set_result, call())
         except BaseException as error:
-            future.set_exception(error)
+            _tell(future, future.set_exception, error)
         finally:
             del future, call  # the traceback of an error would keep the whole input alive
+
+
+def _tell(future: asyncio.Future[Any], tell: Callable[[Any], None], outcome: object) -> None:
+    """Has the event loop of `future` call `tell`, unless nobody waits any more."""
+    future.get_loop().call_soon_threadsafe(lambda: future.done() or tell(outcome))
