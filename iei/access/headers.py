@@ -9,6 +9,7 @@ from iei.access.keys import Key, Keyring
 from iei.access.quotas import Quota, Quotas
 from iei.errors import Unauthorized
 from iei.priority import Priority
+from iei.telemetry.record import current
 
 
 class Allowed(NamedTuple):
@@ -42,6 +43,7 @@ def by_key(keyring: Keyring, quotas: Quotas) -> Sender:
 
     def sender(headers: Mapping[str, str]) -> Allowed:
         key = key_of(headers, keyring)
+        current().key = key.name
         return Allowed(quotas.of(key), key.priority)
 
     return sender

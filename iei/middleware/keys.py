@@ -12,9 +12,7 @@ from iei.access.keys import Keyring
 from iei.access.quotas import SENDER, Quotas
 from iei.errors import Unauthorized
 from iei.priority import PRIORITY
-
-KEY_NAME = "api_key_name"
-"""Entry of `scope["state"]`: the name of the key that a request came with."""
+from iei.telemetry.record import current
 
 
 class RequireKey:
@@ -43,7 +41,7 @@ class RequireKey:
             if self._is_open(scope):  # asked last: it matches the path with all routes
                 return await self._app(scope, receive, send)
             raise
-        scope.setdefault("state", {})[KEY_NAME] = key.name
+        current().key = key.name
         quota_before, priority_before = SENDER.set(self._quotas.of(key)), PRIORITY.set(key.priority)
         try:
             await self._app(scope, receive, send)

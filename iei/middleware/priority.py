@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from iei.access.priority import PriorityRule
 from iei.priority import PRIORITY
+from iei.telemetry.record import current
 
 
 class Prioritize:
@@ -25,7 +26,9 @@ class Prioritize:
         """ASGI."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        before = PRIORITY.set(self._rule.of(Headers(scope=scope), scope["path"], at_most=PRIORITY.get()))
+        priority = self._rule.of(Headers(scope=scope), scope["path"], at_most=PRIORITY.get())
+        current().priority = priority.label
+        before = PRIORITY.set(priority)
         try:
             await self._app(scope, receive, send)
         finally:
