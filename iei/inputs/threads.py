@@ -66,4 +66,9 @@ class DecodeThreads:
 
 def _tell(future: asyncio.Future[Any], tell: Callable[[Any], None], outcome: object) -> None:
     """Has the event loop of `future` call `tell`, unless nobody waits any more."""
-    future.get_loop().call_soon_threadsafe(lambda: future.done() or tell(outcome))
+
+    def on_the_loop() -> None:
+        if not future.done():
+            tell(outcome)
+
+    future.get_loop().call_soon_threadsafe(on_the_loop)
