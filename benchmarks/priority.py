@@ -191,11 +191,16 @@ def summary(plan: Plan, rounds: list[Round]) -> str:
 
 
 def waiting(name: str, phases: Sequence[Phase]) -> list[str]:
-    """A row: how long one picture waits, in milliseconds and in forwards."""
+    """A row: how long one picture waits, in milliseconds and in forwards of the same round."""
     answers = [answer for each in phases for answer in each.answers]
-    forward = median(answer.inference for answer in answers)
+    forwards = [median(answer.inference for answer in each.answers) for each in phases]
+    forward = median(forwards)
     totals = np.percentile([answer.total for answer in answers], (50, 99))
-    waits = [np.percentile(list(map(figure, answers)), (50, 99)) / forward for figure in FIGURES.values()]
+    waits = []
+    for figure in FIGURES.values():
+        of_rounds = zip(phases, forwards, strict=True)
+        waited = [figure(answer) / forward_ms for each, forward_ms in of_rounds for answer in each.answers]
+        waits.append(np.percentile(waited, (50, 99)))
     return [
         name,
         str(len(answers)),
