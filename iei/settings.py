@@ -40,6 +40,7 @@ Section = Literal[
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
 _DEVICE = r"(cpu|mps|cuda(:\d+)?)"
+_HOST_AND_PORT = r"^(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):\d{1,5}$"
 _ROUTE = r"^/[^{}?#\s]*$"
 _PATH = r"/[^{}?#\s,]*"
 
@@ -97,10 +98,10 @@ class ServerSettings(Group):
     """Number of HTTP worker processes, which parse requests and decode images. They share one copy of the model."""
     bind: str = setting("Server", "0.0.0.0:8000", "IEI_BIND")
     """Address to listen on: `host:port` or `unix:/path`."""
-    grpc_bind: str | None = setting(
-        "Server", None, "IEI_GRPC_BIND", pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):\d{1,5}$"
-    )
+    grpc_bind: str | None = setting("Server", None, "IEI_GRPC_BIND", pattern=_HOST_AND_PORT)
     """Address to serve gRPC on, `host:port` (docs/api/grpc.md). Default: not served. Needs the extra `grpc`."""
+    metrics_bind: str | None = setting("Server", None, "IEI_METRICS_BIND", pattern=_HOST_AND_PORT)
+    """Address to serve `/metrics` on, `host:port`, instead of on the server's own; needs no API key there."""
     vertex_port: int | None = setting("Server", None, "IEI_VERTEX_PORT", "AIP_HTTP_PORT", ge=1, le=65535)
     """Vertex AI's port. `iei serve` listens on it instead of the one of `IEI_BIND`."""
     tls_cert: Path | None = setting("Server", None, "IEI_TLS_CERT")
@@ -137,6 +138,8 @@ class AccessSettings(Group):
     """A file of API keys, one per line, `#` for comments. It is read again when it changes."""
     public_docs: bool | None = setting("Access", None, "IEI_PUBLIC_DOCS")
     """Whether `/docs`, `/redoc` and `/openapi.json` are shown without a key. Default: only if there are no keys."""
+    public_metrics: bool | None = setting("Access", None, "IEI_PUBLIC_METRICS")
+    """Whether `/metrics` is shown without a key. Default: only if there are no keys."""
     cors_origins: str = setting("Access", "", "IEI_CORS_ORIGINS")
     """Web pages that may call this server from a browser: origins (`https://example.com`) separated by commas, or `*`
     for all. Default: none."""

@@ -20,6 +20,9 @@ from iei.models.catalog import DEMO, Catalog, read_catalog
 from iei.models.spec import POOLED, ModelSpec
 from iei.settings import ServerSettings, Settings
 from iei.telemetry import logs
+from iei.telemetry.counters import Counters
+from iei.telemetry.metrics import METRICS
+from iei.telemetry.port import open_port
 
 log = logging.getLogger("iei")
 
@@ -44,6 +47,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         self._settings = settings
         self._catalog = catalog
         self._grpc_port = reserve(settings)
+        self._counters = Counters(METRICS)
+        self._metrics_port = open_port(settings, self._counters)
         self._engines: list[LaunchedEngine] = []
         self._options = gunicorn_options(settings.server)
         super().__init__()
@@ -56,16 +61,18 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
 
     def load(self) -> FastAPI:
         """Gunicorn's hook, called once in the master: engines with their models, and the app."""
-        self._engines = launch_engines(self._settings, self._catalog)
+        self._engines = launch_engines(self._settings, self._catalog, self._counters)
         addresses = [engine.address for engine in self._engines]
         engine = connect(addresses, self._catalog, self._settings.engine)
-        return create_app(self._settings, self._catalog, engine, self._grpc_port)
+        return create_app(self._settings, self._catalog, engine, self._counters, self._grpc_port)
 
     def _summary(self, listeners: list[Any]) -> str:
         spec = self._engines[0].address.default
         addresses = [str(listener) for listener in listeners]
         if self._grpc_port:
             addresses.append(f"grpc://{self._grpc_port.address}")
+        if self._metrics_port:
+            addresses.append(f"http://{self._metrics_port.address}/metrics")
         return summary(spec, self._settings, addresses)
 
 
