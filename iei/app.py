@@ -40,6 +40,7 @@ from iei.models.catalog import DEMO, Catalog
 from iei.service import EmbeddingService
 from iei.settings import Settings
 from iei.telemetry.record import Observer
+from iei.telemetry.request_log import log_requests
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    observers: list[Observer] = []
+    observers = log_requests(settings.logs, quiet=dialects.health_routes)
     route_of = RouteNames()
     serving_grpc = _serving_grpc(grpc_port, service, settings, sender, observers) if grpc_port else nullcontext
     is_shown = keyring is not None or settings.access.public_docs is not False

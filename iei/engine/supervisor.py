@@ -120,7 +120,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     config = EngineConfig.from_json(sys.stdin.buffer.read())
-    logs.configure(config.log_level)
+    logs.configure(config.logs)
     try:
         with tempfile.TemporaryFile() as deaths:
             deaths.truncate(len(config.models))
