@@ -44,6 +44,7 @@ from iei.telemetry import rate
 from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import ARENAS, IN_WORK, RequestMetrics
 from iei.telemetry.record import INTERACTIVE, Observer
+from iei.telemetry.request_log import log_requests
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,10 @@ def create_app(
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    observers: list[Observer] = [RequestMetrics(counters)]
+    observers = [
+        RequestMetrics(counters),
+        *log_requests(settings.logs, quiet=dialects.health_routes | {("GET", "/metrics")}),
+    ]
     route_of = RouteNames()
     serving_grpc = _serving_grpc(grpc_port, service, settings, sender, observers) if grpc_port else nullcontext
     is_shown = keyring is not None or settings.access.public_docs is not False

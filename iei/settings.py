@@ -109,8 +109,6 @@ class ServerSettings(Group):
     """PEM file of the certificate's private key, without a passphrase."""
     graceful_timeout_s: int = setting("Operation", 30, "IEI_GRACEFUL_TIMEOUT_S", ge=1)
     """Seconds that accepted requests may take after SIGTERM (`iei serve` only; gunicorn has its own option)."""
-    log_level: LogLevel = setting("Operation", "info", "IEI_LOG_LEVEL")
-    """Lowest level of messages that are logged."""
 
     @property
     def address(self) -> str:
@@ -125,6 +123,17 @@ class ServerSettings(Group):
             raise StartupError(f"AIP_HTTP_PORT={self.vertex_port} has no meaning with IEI_BIND={self.bind}: unset one.")
         host, colon, _ = self.bind.rpartition(":")
         return f"{host if colon else self.bind}:{self.vertex_port}"
+
+
+class LogSettings(Group):
+    """What is written to stderr."""
+
+    log_level: LogLevel = setting("Operation", "info", "IEI_LOG_LEVEL")
+    """Lowest level of messages that are logged."""
+    log_format: Literal["human", "json"] = setting("Operation", "human", "IEI_LOG_FORMAT")
+    """Lines for people, or one JSON object per line for machines."""
+    log_requests: Literal["off", "failed", "all"] = setting("Operation", "off", "IEI_LOG_REQUESTS")
+    """Requests that get a line in the log, at level `info`: none, those that failed, or all but health checks."""
 
 
 class AccessSettings(Group):
@@ -302,6 +311,7 @@ class Settings(BaseModel):
 
     models: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
+    logs: LogSettings = LogSettings()
     access: AccessSettings = AccessSettings()
     load: LoadOptions = LoadOptions()
     engine: EngineSettings = EngineSettings()
