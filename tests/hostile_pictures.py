@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -160,7 +159,7 @@ def photos(megapixels: float) -> Mapping[str, Callable[[], bytes]]:
         "photo, JPEG": lambda: encode(photo(side, side), "JPEG", quality=90),
         "photo, progressive JPEG": lambda: encode(photo(side, side), "JPEG", quality=90, progressive=True),
         "photo, PNG": lambda: encode(photo(side, side), "PNG", compress_level=1),
-        "photo, WebP": lambda: encode(photo(side, side).resize((side, side)), "WEBP", quality=80, method=0),
+        "photo, WebP": lambda: encode(photo(side, side), "WEBP", quality=80, method=0),
         "photo, TIFF with LZW": lambda: encode(photo(side, side), "TIFF", compression="tiff_lzw"),
     }
 
@@ -266,8 +265,3 @@ def many_scans(side: int, scans: int) -> bytes:
     first = data.index(b"\xff\xda")
     scan = data[last:-2]
     return data[:first] + data[first:last] + scan * (scans - data[:last].count(b"\xff\xda")) + b"\xff\xd9"
-
-
-def opened(data: bytes) -> Image.Image:
-    """As Pillow opens it."""
-    return Image.open(io.BytesIO(data))
