@@ -24,6 +24,7 @@ from iei.access.headers import Sender, anybody, by_key
 from iei.access.keys import read_keyring
 from iei.access.quotas import Quotas
 from iei.dialects import DIALECTS, server
+from iei.dialects.json_size import JsonLimits
 from iei.dialects.registry import Dialects
 from iei.dialects.wire import json_response
 from iei.engine.api import Engine
@@ -122,6 +123,7 @@ def create_app(
         exception_handlers={HTTPException: _raise_as_iei_error},
         redirect_slashes=False,  # to an absolute URL with http://, whatever a proxy has in front
     )
+    app.state.json_limits = JsonLimits.of(settings)
     needs_key = [Security(_KEY_AT_DOCS)] if keyring else []
     for dialect in dialects:
         if dialect.router:
@@ -157,6 +159,7 @@ _CLIENT_LIMITS = (
     "body_timeout_s",
     "max_image_bytes",
     "max_image_pixels",
+    "max_image_side",
     "max_patches",
     "url_inputs",
     "url_timeout_s",

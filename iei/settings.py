@@ -248,8 +248,11 @@ class InputSettings(Group):
     """Longest text before truncation to the model's limit: in characters, or in token ids if the client sends ids."""
     max_image_pixels: int = setting("Limits on what is sent", 64_000_000, "IEI_MAX_IMAGE_PIXELS", ge=1)
     """Most pixels in one image, checked in its header before decoding."""
+    max_image_side: int = setting("Limits on what is sent", 65_535, "IEI_MAX_IMAGE_SIDE", ge=1)
+    """Longest side of an image, in pixels. The default is the longest that a JPEG can have."""
     max_decoding_pixels: int = setting("Limits on what is sent", 128_000_000, "IEI_MAX_DECODING_PIXELS", ge=1)
-    """Most pixels that one worker decodes at the same time, over all requests. Each takes 4 to 9 bytes of memory."""
+    """Most pixels that one worker decodes at the same time, over all requests. Each takes 4 to 9 bytes of memory;
+    those of WebP, TIFF and progressive JPEG take up to 18 and count twice."""
     url_inputs: str = setting("URLs", "public", "IEI_URL_INPUTS")
     """Allowed image URLs: `public` (the open internet), `off`, or domains separated by commas (may be private)."""
     url_timeout_s: float = setting("URLs", 10.0, "IEI_URL_TIMEOUT_S", gt=0)
