@@ -18,7 +18,7 @@ from iei.telemetry.port import open_port
 
 try:
     settings = read_settings()
-    logs.configure(settings.server.log_level)
+    logs.configure(settings.logs)
     if settings.server.tls_cert or settings.server.tls_key:  # it would listen in plain text, and nobody would notice
         raise StartupError("IEI_TLS_CERT and IEI_TLS_KEY are for `iei serve`: give gunicorn --certfile and --keyfile.")
     catalog = read_catalog(settings.models)

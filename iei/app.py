@@ -25,6 +25,7 @@ from iei.access.keys import read_keyring
 from iei.access.priority import PriorityRule
 from iei.access.quotas import Quotas
 from iei.dialects import DIALECTS, server
+from iei.dialects.json_size import JsonLimits
 from iei.dialects.registry import Dialects
 from iei.dialects.wire import json_response
 from iei.engine.api import Engine
@@ -46,6 +47,7 @@ from iei.telemetry import rate
 from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import ARENAS, IN_WORK, RequestMetrics
 from iei.telemetry.record import INTERACTIVE, Observer
+from iei.telemetry.request_log import log_requests
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +98,10 @@ def create_app(
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    observers: list[Observer] = [RequestMetrics(counters)]
+    observers = [
+        RequestMetrics(counters),
+        *log_requests(settings.logs, quiet=dialects.health_routes | {("GET", "/metrics")}),
+    ]
     route_of = RouteNames()
     serving_grpc = _serving_grpc(grpc_port, service, settings, sender, observers) if grpc_port else nullcontext
     is_shown = keyring is not None or settings.access.public_docs is not False
@@ -121,6 +126,7 @@ def create_app(
         exception_handlers={HTTPException: _raise_as_iei_error},
         redirect_slashes=False,  # to an absolute URL with http://, whatever a proxy has in front
     )
+    app.state.json_limits = JsonLimits.of(settings)
     needs_key = [Security(_KEY_AT_DOCS)] if keyring else []
     for dialect in dialects:
         if dialect.router:
@@ -157,6 +163,7 @@ _CLIENT_LIMITS = (
     "body_timeout_s",
     "max_image_bytes",
     "max_image_pixels",
+    "max_image_side",
     "max_patches",
     "url_inputs",
     "url_timeout_s",

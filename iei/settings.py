@@ -110,8 +110,6 @@ class ServerSettings(Group):
     """PEM file of the certificate's private key, without a passphrase."""
     graceful_timeout_s: int = setting("Operation", 30, "IEI_GRACEFUL_TIMEOUT_S", ge=1)
     """Seconds that accepted requests may take after SIGTERM (`iei serve` only; gunicorn has its own option)."""
-    log_level: LogLevel = setting("Operation", "info", "IEI_LOG_LEVEL")
-    """Lowest level of messages that are logged."""
 
     @property
     def address(self) -> str:
@@ -126,6 +124,17 @@ class ServerSettings(Group):
             raise StartupError(f"AIP_HTTP_PORT={self.vertex_port} has no meaning with IEI_BIND={self.bind}: unset one.")
         host, colon, _ = self.bind.rpartition(":")
         return f"{host if colon else self.bind}:{self.vertex_port}"
+
+
+class LogSettings(Group):
+    """What is written to stderr."""
+
+    log_level: LogLevel = setting("Operation", "info", "IEI_LOG_LEVEL")
+    """Lowest level of messages that are logged."""
+    log_format: Literal["human", "json"] = setting("Operation", "human", "IEI_LOG_FORMAT")
+    """Lines for people, or one JSON object per line for machines."""
+    log_requests: Literal["off", "failed", "all"] = setting("Operation", "off", "IEI_LOG_REQUESTS")
+    """Requests that get a line in the log, at level `info`: none, those that failed, or all but health checks."""
 
 
 class AccessSettings(Group):
@@ -250,8 +259,11 @@ class InputSettings(Group):
     """Longest text before truncation to the model's limit: in characters, or in token ids if the client sends ids."""
     max_image_pixels: int = setting("Limits on what is sent", 64_000_000, "IEI_MAX_IMAGE_PIXELS", ge=1)
     """Most pixels in one image, checked in its header before decoding."""
+    max_image_side: int = setting("Limits on what is sent", 65_535, "IEI_MAX_IMAGE_SIDE", ge=1)
+    """Longest side of an image, in pixels. The default is the longest that a JPEG can have."""
     max_decoding_pixels: int = setting("Limits on what is sent", 128_000_000, "IEI_MAX_DECODING_PIXELS", ge=1)
-    """Most pixels that one worker decodes at the same time, over all requests. Each takes 4 to 9 bytes of memory."""
+    """Most pixels that one worker decodes at the same time, over all requests. Each takes 4 to 9 bytes of memory;
+    those of WebP, TIFF and progressive JPEG take up to 18 and count twice."""
     url_inputs: str = setting("URLs", "public", "IEI_URL_INPUTS")
     """Allowed image URLs: `public` (the open internet), `off`, or domains separated by commas (may be private)."""
     url_timeout_s: float = setting("URLs", 10.0, "IEI_URL_TIMEOUT_S", gt=0)
@@ -313,6 +325,7 @@ class Settings(BaseModel):
 
     models: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
+    logs: LogSettings = LogSettings()
     access: AccessSettings = AccessSettings()
     load: LoadOptions = LoadOptions()
     engine: EngineSettings = EngineSettings()

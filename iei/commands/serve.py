@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,9 +17,9 @@ from iei.engine.launch import LaunchedEngine, launch_engines
 from iei.grpc.port import reserve
 from iei.models.catalog import DEMO, Catalog, read_catalog
 from iei.models.spec import POOLED, ModelSpec
-from iei.settings import ServerSettings, Settings
-from iei.telemetry import logs
+from iei.settings import LogSettings, ServerSettings, Settings
 from iei.telemetry.counters import Counters
+from iei.telemetry.logs import configure
 from iei.telemetry.metrics import METRICS
 from iei.telemetry.port import open_port
 
@@ -33,10 +32,10 @@ def run(settings: Settings) -> None:
     Raises:
         StartupError: a model can't be loaded, or a setting is invalid.
     """
-    logs.configure(settings.server.log_level)
+    configure(settings.logs)
     catalog = read_catalog(settings.models)
     loaded = ", ".join(entry.id for entry in catalog.entries[: settings.engine.at_start])
-    print(f"IEI {__version__} loads {loaded} …", file=sys.stderr)
+    log.info("IEI %s loads %s …", __version__, loaded)
     Server(settings, catalog).run()
 
 
@@ -50,7 +49,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         self._counters = Counters(METRICS)
         self._metrics_port = open_port(settings, self._counters)
         self._engines: list[LaunchedEngine] = []
-        self._options = gunicorn_options(settings.server)
+        self._options = gunicorn_options(settings.server, settings.logs)
         super().__init__()
 
     def load_config(self) -> None:
@@ -76,7 +75,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         return summary(spec, self._settings, addresses)
 
 
-def gunicorn_options(settings: ServerSettings) -> dict[str, Any]:
+def gunicorn_options(settings: ServerSettings, logs: LogSettings) -> dict[str, Any]:
     """Gunicorn's options for a production server.
 
     Raises:
@@ -95,9 +94,9 @@ def gunicorn_options(settings: ServerSettings) -> dict[str, Any]:
         "keepalive": 75,  # longer than the usual 60 s of load balancers, so that they close idle connections first
         "control_socket_disable": True,
         "worker_tmp_dir": None,
-        "loglevel": "debug"
-        if settings.log_level == "debug"
-        else "warning",  # the summary replaces gunicorn's start-up lines
+        "errorlog": None,  # gunicorn's logger has the handler of IEI's own by now
+        # The summary replaces gunicorn's lines about its start.
+        "loglevel": "debug" if logs.log_level == "debug" else "warning",
     }
 
 

@@ -140,5 +140,5 @@ def engine_config(settings: Settings, catalog: Catalog, device: str) -> EngineCo
         max_loaded=settings.engine.max_loaded_models,
         at_start=settings.engine.at_start,
         timeout_s=settings.engine.engine_timeout_s,
-        log_level=settings.server.log_level,
+        logs=settings.logs,
     )

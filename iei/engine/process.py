@@ -203,7 +203,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     end_with(arguments.life)
     config = EngineConfig.from_json(sys.stdin.buffer.read())
-    logs.configure(config.log_level)
+    logs.configure(config.logs)
     from iei.runtimes import loading  # takes seconds, which importing this module must not
     from iei.runtimes.select import device_memory
 

@@ -127,7 +127,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     config = EngineConfig.from_json(sys.stdin.buffer.read())
-    logs.configure(config.log_level)
+    logs.configure(config.logs)
     counters = Counters(METRICS, arguments.counters)
     counters.join("supervisor")
     device = (config.models[0].device,)

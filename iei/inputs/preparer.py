@@ -63,7 +63,12 @@ class Preparer:
         self._thread_count = threads
         self._urls = UrlPolicy.parse(settings.url_inputs)
         budget = PixelBudget(settings.max_decoding_pixels)
-        limits = DecodeLimits(settings.max_image_pixels, budget, settings.fast_decode)
+        limits = DecodeLimits(
+            max_pixels=settings.max_image_pixels,
+            max_side=settings.max_image_side,
+            budget=budget,
+            fast=settings.fast_decode,
+        )
         share = PixelBudget(int(BULK_SHARE * settings.max_decoding_pixels), of=budget)
         self._limits = {Priority.INTERACTIVE: limits, Priority.BULK: replace(limits, budget=share)}
         self._started: _Started | None = None

@@ -13,6 +13,7 @@ from iei.engine.client import EngineClient
 from iei.engine.config import EngineConfig
 from iei.engine.launch import launch
 from iei.errors import StartupError
+from iei.settings import LogSettings
 from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import METRICS
 from tests.engine.waiting import until
@@ -28,7 +29,7 @@ def demo(cache: str, *others: str) -> EngineConfig:
         max_loaded=1,
         at_start=1,
         timeout_s=60.0,
-        log_level="info",
+        logs=LogSettings(),
     )
 
 
