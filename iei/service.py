@@ -30,7 +30,9 @@ from iei.requests import (
     Options,
     PictureSize,
     TextInput,
+    Timing,
     Token,
+    Unreadable,
     Vectors,
 )
 from iei.scores import logits, probabilities
@@ -131,7 +133,8 @@ class EmbeddingService:
     ) -> Embeddings:
         """All vectors of a request, in the order of its inputs.
 
-        A bad input fails alone and before any batch; the error names every bad one by its index in `field`.
+        A bad input fails alone and before any batch; the error names every bad one by its index in `field`. If the
+        request wants null for them (`Options.on_error`), the others are answered, even if there are none.
 
         Args:
             inputs: what to embed.
@@ -182,10 +185,11 @@ class EmbeddingService:
             if trained and _kinds(queries, spec) & _kinds(candidates, spec):
                 raise InvalidField(f"model {spec.name!r} was trained to score images against texts, and nothing else")
             # Whatever IEI_POOLING says, two towers share the space of their own poolings only.
-            return replace(options, outputs=("pooler",) if spec.contrast else ("default",), normalize=True)
+            outputs = ("pooler",) if spec.contrast else ("default",)
+            return replace(options, outputs=outputs, normalize=True, on_error="fail")
 
         embeddings = await self._embed([*queries, *candidates], options, field, names, comparable)
-        vectors = np.stack([item.vector for item in embeddings.items])
+        vectors = np.stack([item.vector for item in embeddings.done])
         cosines = vectors[: len(queries)] @ vectors[len(queries) :].T
         contrast = embeddings.spec.contrast
         return Comparison(
@@ -207,20 +211,33 @@ class EmbeddingService:
         deadline = self._deadline()
         record = current()
         with self._admission.admitted(len(inputs), field):
-            record.reach("parse")
-            record.model = self.resolve(options.model)
-            spec = await self._engine.describe(record.model, deadline=deadline)
-            options = decided(spec)
-            items = [typed(item, spec) for item in inputs]
-            record.inputs = Counter(_modality(item) for item in items)
-            targets = resolve_targets(spec, items, options, self._settings.normalize)
-            warnings = check_dimensions(spec, targets.values(), options, self._settings.dimensions)
-            request = _Request(spec, items, targets, options, deadline, warnings)
+            request = await self._begun(inputs, field, names, options.model, deadline, decided)
             await self._work_on(request)
-        embeddings = request.answer(field, names)
+        embeddings = request.answer()
         record.is_computed = True
         record.reach()
         return embeddings
+
+    async def _begun(
+        self,
+        inputs: Sequence[Input],
+        field: str,
+        names: Sequence[str] | None,
+        model: str | None,
+        deadline: float,
+        decided: Callable[[ModelSpec], Options],
+    ) -> _Request:
+        """An admitted request that has been checked against its model, with nothing computed yet."""
+        record = current()
+        record.reach("parse")
+        record.model = self.resolve(model)
+        spec = await self._engine.describe(record.model, deadline=deadline)
+        options = decided(spec)
+        items = [typed(item, spec) for item in inputs]
+        record.inputs = Counter(_modality(item) for item in items if not isinstance(item, Unreadable))
+        targets = resolve_targets(spec, items, options, self._settings.normalize)
+        warnings = check_dimensions(spec, targets.values(), options, self._settings.dimensions)
+        return _Request(spec, items, field, names, targets, options, deadline, warnings)
 
     async def tokenize(
         self,
@@ -288,8 +305,11 @@ class EmbeddingService:
                 return
             if time.monotonic() > request.deadline:
                 raise Overloaded("there was no time left to come to this input (IEI_REQUEST_TIMEOUT_S)")
-            target = request.target(index)
-            array, picture, _ = await self._preparer.prepare(request.items[index], request.spec, request.options)
+            item = request.items[index]
+            if isinstance(item, Unreadable):
+                raise item.error
+            target = request.target(item)
+            array, picture, _ = await self._preparer.prepare(item, request.spec, request.options)
             rows = target.tower.rows(array.shape)
             shapes = output_shapes(target.tower, target.outputs, rows)
             request.count_values(shapes, self._settings.max_output_values)
@@ -328,7 +348,9 @@ class _Request:
     def __init__(
         self,
         spec: ModelSpec,
-        items: Sequence[ImageInput | TextInput],
+        items: Sequence[ImageInput | TextInput | Unreadable],
+        field: str,
+        names: Sequence[str] | None,
         targets: Mapping[type, Target],
         options: Options,
         deadline: float,
@@ -336,6 +358,7 @@ class _Request:
     ) -> None:
         self.spec, self.items, self.options, self.deadline = spec, items, options, deadline
         self._warnings = warnings
+        self._field, self._names = field, names
         self._targets = targets
         self.errors: dict[int, IEIError] = {}
         """Of single inputs: all are looked for, so that all are named."""
@@ -347,11 +370,11 @@ class _Request:
     @property
     def is_refused(self) -> bool:
         """Whether this request will be answered with an error."""
-        return bool(self.errors or self.failure)
+        return bool(self.failure or (self.errors and self.options.on_error == "fail"))
 
-    def target(self, index: int) -> Target:
+    def target(self, item: ImageInput | TextInput) -> Target:
         """What is to become of an input."""
-        return self._targets[type(self.items[index])]
+        return self._targets[type(item)]
 
     def in_turn(self) -> list[int]:
         """Indices in the order in which the inputs are worked on.
@@ -372,23 +395,31 @@ class _Request:
                 f"the answer would have more than {limit} numbers (IEI_MAX_OUTPUT_VALUES): send fewer inputs"
             )
 
-    def answer(self, field: str, names: Sequence[str] | None) -> Embeddings:
+    def answer(self) -> Embeddings:
         """Raises what kept this request from being answered: errors of items first, they are the most particular."""
-        if self.errors:
-            raise _of_inputs(self.errors, field, names)
+        if self.errors and self.options.on_error == "fail":
+            raise _of_inputs(self.errors, self._field, self._names)
         if self.failure:
             raise self.failure
-        done = [self.done[index] for index in sorted(self.done)]
+        done = [self.done.get(index) for index in range(len(self.items))]
         return Embeddings(
             self.spec,
-            [each.embedding for each in done],
-            {
-                "preprocess": fmean(each.prepare_s for each in done),
-                "queue": fmean(each.forward.queue_s for each in done),
-                "inference": fmean(each.forward.inference_s for each in done),
-            },
+            [each and each.embedding for each in done],
+            _timings([each for each in done if each]),
             self._warnings,
+            {index: _of_inputs({index: self.errors[index]}, self._field, self._names) for index in sorted(self.errors)},
         )
+
+
+def _timings(done: Sequence[_Done]) -> dict[Timing, float]:
+    """Means over the inputs that were computed; empty if none was."""
+    if not done:
+        return {}
+    return {
+        "preprocess": fmean(each.prepare_s for each in done),
+        "queue": fmean(each.forward.queue_s for each in done),
+        "inference": fmean(each.forward.inference_s for each in done),
+    }
 
 
 def finish(
@@ -417,7 +448,7 @@ def _modality(item: ImageInput | TextInput) -> Modality:
     return "text" if isinstance(item, TextInput) else "image"
 
 
-def _length(item: ImageInput | TextInput) -> int:
+def _length(item: ImageInput | TextInput | Unreadable) -> int:
     return len(item.source) if isinstance(item, TextInput) else 0
 
 
