@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, final
 
@@ -133,6 +133,19 @@ class Embeddings:
     def vectors(self) -> list[Vectors | None]:
         """The only output of each input."""
         return [item and item.vector for item in self.items]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The answer to a request, input by input."""
+
+    items: AsyncIterator[tuple[int, Embedding | IEIError]]
+    """Index of an input and what became of it, in the order in which they are done. It raises what kept the request as
+    a whole from being answered: whatever has not come yet will not come."""
+    deadline: float
+    """`time.monotonic()` at which the request is out of time."""
+    warnings: tuple[str, ...]
+    """As those of `Embeddings`."""
 
 
 @dataclass(frozen=True, slots=True)

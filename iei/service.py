@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from math import prod
 from statistics import fmean
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import anyio
 import numpy as np
 
 from iei.admission import Admission
@@ -29,6 +32,7 @@ from iei.requests import (
     Input,
     Options,
     PictureSize,
+    Stream,
     TextInput,
     Timing,
     Token,
@@ -149,6 +153,46 @@ class EmbeddingService:
         """
         return await self._embed(inputs, options, field, names, lambda spec: options)
 
+    @asynccontextmanager
+    async def stream(
+        self, inputs: Sequence[Input], options: Options, *, field: str = "inputs", names: Sequence[str] | None = None
+    ) -> AsyncIterator[Stream]:
+        """The vectors of a request, each as soon as it is there; a bad input costs its own vector only.
+
+        What has been computed waits to be read, and the next inputs wait for that: a slow reader takes no memory. The
+        work is given up where the block is left. Arguments and errors are those of `embed`.
+        """
+        deadline = self._deadline()
+        send, receive = anyio.create_memory_object_stream[tuple[int, Embedding | IEIError]](0)
+
+        async def one(index: int) -> None:
+            await self._one(request, index)
+            if outcome := request.taken(index):
+                await send.send((index, outcome))
+
+        async def work() -> None:
+            with send:
+                await self._work_on(request, one)
+
+        async def items() -> AsyncIterator[tuple[int, Embedding | IEIError]]:
+            async for each in receive:
+                yield each
+            await working
+            if request.failure:
+                raise request.failure
+            current().is_computed = True
+
+        with send, receive, self._admission.admitted(len(inputs), field):
+            wanted = replace(options, on_error="null")
+            request = await self._begun(inputs, field, names, wanted.model, deadline, lambda spec: wanted)
+            working = asyncio.create_task(work())
+            try:
+                yield Stream(items(), deadline, request.warnings)
+            finally:
+                working.cancel()
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([working])
+
     async def compare(
         self,
         queries: Sequence[Input],
@@ -212,7 +256,7 @@ class EmbeddingService:
         record = current()
         with self._admission.admitted(len(inputs), field):
             request = await self._begun(inputs, field, names, options.model, deadline, decided)
-            await self._work_on(request)
+            await self._work_on(request, partial(self._one, request))
         embeddings = request.answer()
         record.is_computed = True
         record.reach()
@@ -289,14 +333,14 @@ class EmbeddingService:
             raise _of_inputs(errors, field)
         return results
 
-    async def _work_on(self, request: _Request) -> None:
-        """All inputs through prepare → run → finish, a window of them at a time."""
+    async def _work_on(self, request: _Request, one: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+        """All inputs through prepare → run → finish, a window of them at a time: `one` is called with each index."""
         batches = WINDOW_BATCHES * request.spec.max_batch * self._devices
         free = asyncio.Semaphore(min(self._settings.concurrency_level, batches))
         async with asyncio.TaskGroup() as tasks:
             for index in request.in_turn():
                 await free.acquire()
-                tasks.create_task(self._one(request, index)).add_done_callback(lambda _: free.release())
+                tasks.create_task(one(index)).add_done_callback(lambda _: free.release())
 
     async def _one(self, request: _Request, index: int) -> None:
         started = time.perf_counter()
@@ -357,7 +401,7 @@ class _Request:
         warnings: tuple[str, ...],
     ) -> None:
         self.spec, self.items, self.options, self.deadline = spec, items, options, deadline
-        self._warnings = warnings
+        self.warnings = warnings
         self._field, self._names = field, names
         self._targets = targets
         self.errors: dict[int, IEIError] = {}
@@ -395,6 +439,13 @@ class _Request:
                 f"the answer would have more than {limit} numbers (IEI_MAX_OUTPUT_VALUES): send fewer inputs"
             )
 
+    def taken(self, index: int) -> Embedding | IEIError | None:
+        """What became of an input, which is then forgotten; None if the request failed before it was its turn."""
+        if error := self.errors.pop(index, None):
+            return _of_inputs({index: error}, self._field, self._names)
+        done = self.done.pop(index, None)
+        return done and done.embedding
+
     def answer(self) -> Embeddings:
         """Raises what kept this request from being answered: errors of items first, they are the most particular."""
         if self.errors and self.options.on_error == "fail":
@@ -406,7 +457,7 @@ class _Request:
             self.spec,
             [each and each.embedding for each in done],
             _timings([each for each in done if each]),
-            self._warnings,
+            self.warnings,
             {index: _of_inputs({index: self.errors[index]}, self._field, self._names) for index in sorted(self.errors)},
         )
 

@@ -1,4 +1,7 @@
-"""Formats of answers that are vectors, chosen by the request's Accept header: JSON, NumPy, Arrow, or bare float32."""
+"""Formats of answers that are vectors, chosen by the request's Accept header.
+
+JSON, NumPy, Arrow, bare float32; or a line of JSON for each input, as soon as it is done.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from iei.dialects.lines import NDJSON, Lines
+from iei.dialects.tei_errors import error_body
 from iei.dialects.wire import JSON, accepted_types, json_list, result_headers
 from iei.errors import NotAcceptable
-from iei.requests import Input, Options, Vectors
+from iei.requests import Embedding, Input, Options, Vectors
 from iei.service import EmbeddingService
 
 SHAPE_HEADER = "x-iei-shape"
@@ -31,7 +36,8 @@ class Format(NamedTuple):
     """One form in which vectors are sent."""
 
     media_type: str
-    write: Callable[[Sequence[Vectors | None]], Awaitable[Content]]
+    write: Callable[[Sequence[Vectors | None]], Awaitable[Content]] | None
+    """Writes all vectors at once. None: they are sent line by line, each as soon as it is there."""
     description: str
     package: str | None = None
     """The package that writes it, if that is an extra."""
@@ -62,6 +68,8 @@ async def vectors_response(
         NotAcceptable: `form` is for one array, and the inputs have different numbers of rows, or may lack vectors.
         IEIError: see EmbeddingService.embed.
     """
+    if form.write is None:
+        return Lines(service.stream(inputs, options, field=field, names=names), _line, error_body)
     if options.on_error == "null" and not form.has_null:
         raise NotAcceptable(
             f"{form.media_type} has no null for the vector of a bad input (on_error): accept one of "
@@ -71,6 +79,10 @@ async def vectors_response(
     content = await form.write(embeddings.vectors)
     headers = {**result_headers(embeddings), **content.headers}
     return Response(content.body, headers=headers, media_type=form.media_type)
+
+
+def _line(item: Embedding | None) -> dict[str, Vectors | None]:
+    return {"embedding": item and item.vector}
 
 
 def accepted(request: Request) -> Format:
@@ -173,6 +185,9 @@ _FLOAT32 = Format(
     f"Little-endian float32, row by row; the header {SHAPE_HEADER} has the shape",
     has_null=False,
 )
+_NDJSON = Format(
+    NDJSON, None, "A line for each input as soon as it is done, in any order: its index, with its vector or its error"
+)
 
-FORMATS: Mapping[str, Format] = {form.media_type: form for form in (_JSON, _NPY, _ARROW, _FLOAT32)}
+FORMATS: Mapping[str, Format] = {form.media_type: form for form in (_JSON, _NPY, _ARROW, _FLOAT32, _NDJSON)}
 """Media type → the format."""

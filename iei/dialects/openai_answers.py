@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from iei.dialects.lines import Fields, Lines, accepts_lines
 from iei.dialects.openai_errors import EmbeddingsError, error_body
 from iei.dialects.openai_request import EmbeddingsRequest
 from iei.dialects.partial import errors_of, on_error
 from iei.dialects.token_ids import ReadIds
-from iei.dialects.wire import json_list, json_response, model_of, result_headers
+from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, result_headers
 from iei.requests import Embedding, Embeddings
 from iei.service import EmbeddingService
 
@@ -134,16 +135,16 @@ class Answers:
     async def _answered(
         self, request: Request, body: EmbeddingsRequest, fields: Fields, whole: Whole, **options: Any
     ) -> Response:
-        """As `whole` has it. `fields` are those of one input."""
+        """Line by line, if the client accepts that; or else as `whole` has it. `fields` are those of one input."""
         asked = body.asked(self._read_ids)
         wanted = body.options(model=model_of(request, body.model), on_error=on_error(request, body.on_error), **options)
+        if accepts_lines(request):
+            lines = self._service.stream(asked.inputs, wanted, field=asked.field, names=asked.names)
+            return Lines(lines, fields, error_body, one_kind_of_fault)
         embeddings = await self._service.embed(asked.inputs, wanted, field=asked.field, names=asked.names)
         items = await json_list({"index": index, **fields(item)} for index, item in enumerate(embeddings.items))
         return json_response(whole(items, embeddings), headers=result_headers(embeddings))
 
-
-Fields = Callable[[Embedding | None], Mapping[str, Any]]
-"""What an item has besides its index: vectors, or null in place of them."""
 
 Whole = Callable[[bytes, Embeddings], bytes]
 """The list of all inputs' fields → the body of the response."""
