@@ -89,17 +89,20 @@ def test_the_first_line_comes_before_the_last_input_is_computed() -> None:
 
 
 def test_a_client_that_leaves_frees_the_queue() -> None:
+    def whole() -> httpx.Response:
+        return httpx.post(f"{url}/embed", json={"inputs": [PHOTO] * 40}, timeout=DEADLINE_S)
+
     steps = Steps()
     with listening(steps.runtime, max_queue=40) as url:
         steps.allow(1)
         with stream(url, 40) as response:
             lines = response.iter_lines()  # kept: it leaves when it is forgotten
             next(lines)
-            refused = httpx.post(f"{url}/embed", json={"inputs": [PHOTO] * 40})
+            refused = whole()
             assert refused.status_code == 429
         left, computed = time.monotonic(), steps.computed
         steps.allow(100)
-        while httpx.post(f"{url}/embed", json={"inputs": [PHOTO] * 40}).status_code == 429:
+        while whole().status_code == 429:
             assert time.monotonic() < left + DEADLINE_S
         assert steps.computed <= computed + SPEC.max_batch + 40, "what nobody waits for was not computed"
 

@@ -20,6 +20,8 @@ from tests.servers import Server
 GOOD, BAD = base64_of(png()), base64_of(b"not a picture")
 GOOD_URI, BAD_URI = f"data:image/png;base64,{GOOD}", f"data:image/png;base64,{BAD}"
 ITEMS = (GOOD_URI, BAD_URI, GOOD_URI)
+TIMEOUT_S = 300
+"""A thousand pictures take long where other programs run, too."""
 NULL = {"x-iei-on-error": "null"}
 
 
@@ -85,7 +87,7 @@ FORMS: dict[str, Form] = {
 
 
 def post(server: Server, path: str, body: object, headers: dict[str, str] | None = None) -> httpx.Response:
-    return httpx.post(server.url + path.split()[0], json=body, headers=headers or {}, timeout=60)
+    return httpx.post(server.url + path.split()[0], json=body, headers=headers or {}, timeout=TIMEOUT_S)
 
 
 def asked(form: Form, items: list[str], value: object) -> dict[str, Any]:
