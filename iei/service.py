@@ -42,7 +42,9 @@ from iei.requests import (
 from iei.scores import logits, probabilities
 from iei.settings import RequestSettings
 from iei.targets import Target, check_dimensions, default_norms, resolve_targets, text_tower
+from iei.telemetry.counters import Counters
 from iei.telemetry.record import Lap, current
+from iei.telemetry.work import Work
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -67,16 +69,24 @@ class EmbeddingService:
         preparer: decodes and tokenizes.
         settings: limits of a request, and what it gets if it does not say.
         devices: how many engines run side by side behind `engine`.
+        counters: where inputs are counted.
     """
 
     def __init__(
-        self, engine: Engine, catalog: Catalog, preparer: Preparer, settings: RequestSettings, devices: int
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        preparer: Preparer,
+        settings: RequestSettings,
+        devices: int,
+        counters: Counters,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
         self._preparer = preparer
         self._settings = settings
         self._devices = devices
+        self._counters = counters
         self._admission = Admission(settings)
         preparer.keep(engine.default)
 
@@ -162,7 +172,6 @@ class EmbeddingService:
         What has been computed waits to be read, and the next inputs wait for that: a slow reader takes no memory. The
         work is given up where the block is left. Arguments and errors are those of `embed`.
         """
-        deadline = self._deadline()
         send, receive = anyio.create_memory_object_stream[tuple[int, Embedding | IEIError]](0)
 
         async def one(index: int) -> None:
@@ -182,16 +191,16 @@ class EmbeddingService:
                 raise request.failure
             current().is_computed = True
 
-        with send, receive, self._admission.admitted(len(inputs), field):
-            wanted = replace(options, on_error="null")
-            request = await self._begun(inputs, field, names, wanted.model, deadline, lambda spec: wanted)
-            working = asyncio.create_task(work())
-            try:
-                yield Stream(items(), deadline, request.warnings)
-            finally:
-                working.cancel()
-                with anyio.CancelScope(shield=True):
-                    await asyncio.wait([working])
+        wanted = replace(options, on_error="null")
+        with send, receive:
+            async with self._begun(inputs, field, names, wanted.model, lambda spec: wanted) as request:
+                working = asyncio.create_task(work())
+                try:
+                    yield Stream(items(), request.deadline, request.warnings)
+                finally:
+                    working.cancel()
+                    with anyio.CancelScope(shield=True):
+                        await asyncio.wait([working])
 
     async def compare(
         self,
@@ -252,36 +261,37 @@ class EmbeddingService:
         decided: Callable[[ModelSpec], Options],
     ) -> Embeddings:
         """As `embed`, with options that are `decided` when the model is known; all but the model may change."""
-        deadline = self._deadline()
-        record = current()
-        with self._admission.admitted(len(inputs), field):
-            request = await self._begun(inputs, field, names, options.model, deadline, decided)
+        async with self._begun(inputs, field, names, options.model, decided) as request:
             await self._work_on(request, partial(self._one, request))
         embeddings = request.answer()
+        record = current()
         record.is_computed = True
         record.reach()
         return embeddings
 
+    @asynccontextmanager
     async def _begun(
         self,
         inputs: Sequence[Input],
         field: str,
         names: Sequence[str] | None,
         model: str | None,
-        deadline: float,
         decided: Callable[[ModelSpec], Options],
-    ) -> _Request:
-        """An admitted request that has been checked against its model, with nothing computed yet."""
+    ) -> AsyncIterator[_Request]:
+        """A request that has been admitted and checked against its model; it counts as in work while the block runs."""
+        deadline = self._deadline()
         record = current()
-        record.reach("parse")
-        record.model = self.resolve(model)
-        spec = await self._engine.describe(record.model, deadline=deadline)
-        options = decided(spec)
-        items = [typed(item, spec) for item in inputs]
-        record.inputs = Counter(_modality(item) for item in items if not isinstance(item, Unreadable))
-        targets = resolve_targets(spec, items, options, self._settings.normalize)
-        warnings = check_dimensions(spec, targets.values(), options, self._settings.dimensions)
-        return _Request(spec, items, field, names, targets, options, deadline, warnings)
+        with self._admission.admitted(len(inputs), field):
+            record.reach("parse")
+            record.model = self.resolve(model)
+            with Work(self._counters, record.model, record.priority, len(inputs)) as work:
+                spec = await self._engine.describe(record.model, deadline=deadline)
+                options = decided(spec)
+                items = [typed(item, spec) for item in inputs]
+                record.inputs = Counter(_modality(item) for item in items if not isinstance(item, Unreadable))
+                targets = resolve_targets(spec, items, options, self._settings.normalize)
+                warnings = check_dimensions(spec, targets.values(), options, self._settings.dimensions)
+                yield _Request(spec, items, field, names, targets, options, deadline, warnings, work)
 
     async def tokenize(
         self,
@@ -371,6 +381,7 @@ class EmbeddingService:
             record = current()
             record.add(Lap("queue", prepared, taken))
             record.add(Lap("forward", taken, computed))
+            request.work.computed(target.modality)
             embedding = finish(result, target, rows, request.options.dimensions, picture)
             request.done[index] = _Done(embedding, prepared - started, result.forward)
 
@@ -399,10 +410,12 @@ class _Request:
         options: Options,
         deadline: float,
         warnings: tuple[str, ...],
+        work: Work,
     ) -> None:
         self.spec, self.items, self.options, self.deadline = spec, items, options, deadline
         self.warnings = warnings
         self._field, self._names = field, names
+        self.work = work
         self._targets = targets
         self.errors: dict[int, IEIError] = {}
         """Of single inputs: all are looked for, so that all are named."""
