@@ -48,6 +48,7 @@ from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import ARENAS, IN_WORK, RequestMetrics
 from iei.telemetry.record import INTERACTIVE, Observer
 from iei.telemetry.request_log import log_requests
+from iei.telemetry.traces import Traces, read_traces
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,9 @@ def create_app(
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    observers = [
+    traces = read_traces(settings.traces)
+    observers: list[Observer] = [
+        *([traces] if traces else []),  # first: the log names the trace
         RequestMetrics(counters),
         *log_requests(settings.logs, quiet=dialects.health_routes | {("GET", "/metrics")}),
     ]
@@ -110,7 +113,7 @@ def create_app(
         title="IEI, Image Embedding Inference",
         version=__version__,
         openapi_tags=[{"name": each.name, "description": each.about} for each in dialects if each.is_documented],
-        lifespan=_lifespan(service, serving_grpc, counters, catalog.names, lambda: engine.shared_bytes),
+        lifespan=_lifespan(service, serving_grpc, traces, counters, catalog.names, lambda: engine.shared_bytes),
         openapi_url="/openapi.json" if is_shown else None,
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
@@ -177,6 +180,7 @@ Serving = Callable[[], AbstractAsyncContextManager[None]]
 def _lifespan(
     service: EmbeddingService,
     serving_grpc: Serving,
+    traces: Traces | None,
     counters: Counters,
     models: Sequence[str],
     shared_bytes: Callable[[], int],
@@ -192,10 +196,14 @@ def _lifespan(
             asyncio.create_task(_end_when_orphaned(made_by)),
             asyncio.create_task(_measure(counters, shared_bytes)),
         ]
+        if traces:
+            traces.start()
         await service.start()
         async with serving_grpc():
             yield
         await service.stop()
+        if traces:
+            traces.stop()
         for task in meanwhile:
             task.cancel()
 

@@ -381,6 +381,8 @@ class EmbeddingService:
             record = current()
             record.add(Lap("queue", prepared, taken))
             record.add(Lap("forward", taken, computed))
+            record.largest_batch = max(record.largest_batch, result.forward.batch_size)
+            record.engine_pid = result.forward.engine_pid
             request.work.computed(target.modality)
             embedding = finish(result, target, rows, request.options.dimensions, picture)
             request.done[index] = _Done(embedding, prepared - started, result.forward)

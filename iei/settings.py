@@ -137,6 +137,25 @@ class LogSettings(Group):
     """Requests that get a line in the log, at level `info`: none, those that failed, or all but health checks."""
 
 
+class TraceSettings(Group):
+    """Where traces are sent. OpenTelemetry's SDK reads its other variables itself."""
+
+    otlp_endpoint: str | None = setting("Operation", None, "OTEL_EXPORTER_OTLP_ENDPOINT")
+    """URL of an OpenTelemetry collector that takes OTLP over HTTP (extra `otel`). Default: there are no traces."""
+    otlp_traces_endpoint: str | None = setting("Operation", None, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    """The same for traces alone, with the path, such as `http://collector:4318/v1/traces`."""
+    otel_disabled: bool = setting("Operation", False, "OTEL_SDK_DISABLED")
+    """No traces, whatever endpoints are set."""
+
+    @property
+    def collector(self) -> str | None:
+        """The whole URL for traces; None: there are none."""
+        if self.otel_disabled:
+            return None
+        base = self.otlp_endpoint
+        return self.otlp_traces_endpoint or (f"{base.rstrip('/')}/v1/traces" if base else None)
+
+
 class AccessSettings(Group):
     """Who may send requests."""
 
@@ -326,6 +345,7 @@ class Settings(BaseModel):
     models: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
     logs: LogSettings = LogSettings()
+    traces: TraceSettings = TraceSettings()
     access: AccessSettings = AccessSettings()
     load: LoadOptions = LoadOptions()
     engine: EngineSettings = EngineSettings()
