@@ -10,6 +10,7 @@ from iei.engine.launch import launch_engines
 from iei.errors import StartupError
 from iei.grpc.port import reserve
 from iei.models.catalog import read_catalog
+from iei.serving.loading import ended_by_signals
 from iei.settings import read_settings
 from iei.telemetry import logs
 
@@ -20,7 +21,8 @@ try:
         raise StartupError("IEI_TLS_CERT and IEI_TLS_KEY are for `iei serve`: give gunicorn --certfile and --keyfile.")
     catalog = read_catalog(settings.models)
     grpc_port = reserve(settings)
-    engines = launch_engines(settings, catalog)
+    with ended_by_signals():
+        engines = launch_engines(settings, catalog)
     engine = connect([engine.address for engine in engines], catalog, settings.engine)
     app = create_app(settings, catalog, engine, grpc_port)
 except StartupError as error:

@@ -37,12 +37,21 @@ from iei.middleware.model_prefix import ModelPrefix
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
 from iei.service import EmbeddingService
+from iei.serving.flag import SharedFlag
+from iei.serving.host import hosted
+from iei.serving.stopping import Stopping
 from iei.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: GrpcPort | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    catalog: Catalog,
+    engine: Engine,
+    grpc_port: GrpcPort | None = None,
+    is_last: SharedFlag | None = None,
+) -> FastAPI:
     """The application that every worker serves. Opens no connection: make it before the workers are forked.
 
     Args:
@@ -50,6 +59,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
         catalog: the models that may be asked for, the same that `engine` was made with.
         engine: runs them.
         grpc_port: where each worker serves gRPC, too.
+        is_last: set by the master before it stops all workers, if there is a master that does.
 
     Raises:
         StartupError: a setting makes no sense.
@@ -78,14 +88,18 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    serving_grpc = _serving_grpc(grpc_port, service, settings, sender) if grpc_port else nullcontext
+    serving_grpc: Serving = _serving_grpc(grpc_port, service, settings, sender) if grpc_port else nullcontext
+
+    def host() -> AbstractAsyncContextManager[Stopping | None]:
+        return hosted(settings, respond, is_last, service.drain)
+
     is_shown = keyring is not None or settings.access.public_docs is not False
 
     app = FastAPI(
         title="IEI, Image Embedding Inference",
         version=__version__,
         openapi_tags=[{"name": each.name, "description": each.about} for each in dialects if each.is_documented],
-        lifespan=_lifespan(service, serving_grpc),
+        lifespan=_lifespan(service, host, serving_grpc),
         openapi_url="/openapi.json" if is_shown else None,
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
@@ -138,12 +152,15 @@ _CLIENT_LIMITS = (
 )
 
 
-Serving = Callable[[], AbstractAsyncContextManager[None]]
+Host = Callable[[], AbstractAsyncContextManager[Stopping | None]]
+"""Limits the server that runs a worker, and decides how the worker stops."""
+
+Serving = Callable[[Stopping | None], AbstractAsyncContextManager[object]]
 """Serves on another port for as long as a worker runs."""
 
 
 def _lifespan(
-    service: EmbeddingService, serving_grpc: Serving
+    service: EmbeddingService, host: Host, serving_grpc: Serving
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     made_by = os.getpid()
 
@@ -151,7 +168,7 @@ def _lifespan(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watch = asyncio.create_task(_end_when_orphaned(made_by))
         await service.start()
-        async with serving_grpc():
+        async with host() as stopping, serving_grpc(stopping):
             yield
         await service.stop()
         watch.cancel()
@@ -161,13 +178,19 @@ def _lifespan(
 
 def _serving_grpc(port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender) -> Serving:
     @asynccontextmanager
-    async def serving() -> AsyncIterator[None]:
+    async def serving(stopping: Stopping | None) -> AsyncIterator[None]:
         from iei.grpc.server import GrpcServer  # in the worker: grpcio must not be started before a fork
 
         server = GrpcServer(port, service, settings, sender)
+
+        async def stop_with_http(stopping: Stopping) -> None:
+            await stopping.port_closed.wait()
+            await server.stop(stopping.grace_s)
+
         await server.start()
+        stop = asyncio.create_task(stop_with_http(stopping)) if stopping else None
         yield
-        await server.stop()
+        await (stop or server.stop(settings.server.graceful_timeout_s))
 
     return serving
 

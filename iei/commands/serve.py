@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from math import ceil
 from typing import Any
 
 from fastapi import FastAPI
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
 from iei import __version__
@@ -18,6 +20,8 @@ from iei.engine.launch import LaunchedEngine, launch_engines
 from iei.grpc.port import reserve
 from iei.models.catalog import DEMO, Catalog, read_catalog
 from iei.models.spec import POOLED, ModelSpec
+from iei.serving.connections import LINGER_S
+from iei.serving.flag import SharedFlag
 from iei.settings import ServerSettings, Settings
 from iei.telemetry import logs
 
@@ -45,8 +49,14 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         self._catalog = catalog
         self._grpc_port = reserve(settings)
         self._engines: list[LaunchedEngine] = []
+        self.is_last = SharedFlag()
+        """Of the workers that run now: whether no others will follow them."""
         self._options = gunicorn_options(settings.server)
         super().__init__()
+
+    def run(self) -> None:
+        """Serves until a signal ends it. Exits."""
+        Master(self).run()
 
     def load_config(self) -> None:
         """Gunicorn's hook: its options, from IEI's settings alone."""
@@ -59,7 +69,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         self._engines = launch_engines(self._settings, self._catalog)
         addresses = [engine.address for engine in self._engines]
         engine = connect(addresses, self._catalog, self._settings.engine)
-        return create_app(self._settings, self._catalog, engine, self._grpc_port)
+        return create_app(self._settings, self._catalog, engine, self._grpc_port, self.is_last)
 
     def _summary(self, listeners: list[Any]) -> str:
         spec = self._engines[0].address.default
@@ -67,6 +77,17 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         if self._grpc_port:
             addresses.append(f"grpc://{self._grpc_port.address}")
         return summary(spec, self._settings, addresses)
+
+
+class Master(Arbiter):  # type: ignore[misc]
+    """Gunicorn's master, which tells its workers whether it stops them all or only replaces them."""
+
+    app: Server
+
+    def stop(self, graceful: bool = True) -> None:
+        """Gunicorn's step after SIGTERM, SIGINT or SIGQUIT: ends all workers."""
+        self.app.is_last.set()
+        super().stop(graceful)
 
 
 def gunicorn_options(settings: ServerSettings) -> dict[str, Any]:
@@ -83,7 +104,8 @@ def gunicorn_options(settings: ServerSettings) -> dict[str, Any]:
         "preload_app": True,  # the app, and with it the engine, is made once
         "proc_name": "iei",
         "timeout": 60,  # nothing slow runs on an event loop: a worker that is silent for this long has hung
-        "graceful_timeout": settings.graceful_timeout_s,
+        # From SIGTERM to SIGKILL, whatever the workers do in between; they take a moment for each step.
+        "graceful_timeout": ceil(settings.drain_s + LINGER_S + settings.graceful_timeout_s) + 2,
         "backlog": 2048,
         "keepalive": 75,  # longer than the usual 60 s of load balancers, so that they close idle connections first
         "control_socket_disable": True,
@@ -98,7 +120,6 @@ def worker_class(settings: ServerSettings) -> type[UvicornWorker]:
     """Uvicorn's gunicorn worker with its options set: it ignores several of gunicorn's."""
     options = {
         **UvicornWorker.CONFIG_KWARGS,
-        "timeout_graceful_shutdown": settings.graceful_timeout_s,
         "server_header": False,
         "access_log": False,
     }
