@@ -37,7 +37,7 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", settings.body.max_body_bytes),
                 ("grpc.max_send_message_length", -1),  # IEI_MAX_OUTPUT_VALUES limits them
                 ("grpc.so_reuseport", 1),
-                # As for HTTP: a client that is slow to begin, idle, gone or greedy does not hold memory and descriptors.
+                # As for HTTP: who is slow to begin, idle, gone or greedy does not keep memory and descriptors.
                 ("grpc.server_handshake_timeout_ms", round(settings.connections.head_timeout_s * 1000)),
                 ("grpc.max_allowed_incoming_connections", settings.connections.max_connections),
                 ("grpc.max_connection_idle_ms", IDLE_S * 1000),

@@ -7,11 +7,14 @@ readings of the clock.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import resource
+import socket
+import struct
 import sys
+import termios
 from collections.abc import Callable
-from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -29,7 +32,7 @@ log = logging.getLogger(__name__)
 PROGRESS_BYTES = 16 * 1024
 """What a client must take of an answer in `IEI_WRITE_TIMEOUT_S`, or else all that is left of it."""
 LINGER_S = 1.0
-"""How long idle connections outlive the port. A balancer whose next connection is refused sends nothing more over them."""
+"""How long idle connections outlive the port: a balancer that is refused one sends nothing more over the others."""
 OTHER_DESCRIPTORS = 128
 """Of a worker, besides its clients' connections: engines, downloads, files."""
 
@@ -90,8 +93,8 @@ class Connections:
         """Counts a new connection. If there are too many, the one that has been idle for longest makes room."""
         if len(self.open) >= self.max and self.idle:
             longest = next(iter(self.idle))
-            del self.idle[longest]
-            longest.transport.close()
+            self.closed(longest)
+            longest.transport.abort()  # `close` would wait for a client that does not read
         self.open.add(connection)
         self.idle[connection] = None
 
@@ -131,14 +134,15 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_room = self._settings.max_head_bytes
         """Bytes that may arrive before a head is complete."""
         self._waits_since = self._moved_at = monotonic()
-        self._unsent = 0
-        """Bytes of an answer that waited for the client at `_moved_at`."""
+        self._unread_then = 0
+        """Bytes that the client had to read at `_moved_at`, with those that were written since."""
 
     # uvicorn's events
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
+        self._socket: socket.socket = transport.get_extra_info("socket")
         self._all.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -190,7 +194,7 @@ class BoundedHttp(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """The client has taken most of what waited for it."""
         super().resume_writing()
-        self._moved()
+        self._moved_at, self._unread_then = monotonic(), 0
 
     def shutdown(self) -> None:
         """The port has been closed: so will this connection be, once it is idle."""
@@ -213,25 +217,36 @@ class BoundedHttp(HttpToolsProtocol):
 
     def check(self, now: float) -> None:
         """Cuts the connection off if its client has been too slow. `now` is of the monotonic clock, in seconds."""
-        unsent = self.transport.get_write_buffer_size()
-        if not unsent or self._unsent - unsent >= PROGRESS_BYTES:
-            self._moved()
+        unread = self._unread()
+        if not unread or self._unread_then - unread >= PROGRESS_BYTES:
+            self._moved_at, self._unread_then = now, unread
         elif now - self._moved_at > self._settings.write_timeout_s and (
-            self.flow.write_paused or not self._is_answering
+            self.flow.write_paused or not self._is_answering  # it is the client that is waited for
         ):
-            log.debug("%s has not read its answer", self.client)
-            self.transport.abort()
-            return
+            return self._reset()
         else:
-            self._unsent = max(unsent, self._unsent)  # more may have been written
+            self._unread_then = max(unread, self._unread_then)  # more may have been written
         if self._is_answering or self.timeout_keep_alive_task is not None or self.transport.is_closing():
             return
         if now - self._waits_since > self._settings.head_timeout_s:
             self._refuse_slow()
 
-    def _moved(self) -> None:
-        self._moved_at = monotonic()
-        self._unsent = self.transport.get_write_buffer_size()
+    def _unread(self) -> int:
+        """Bytes that the client's machine has not acknowledged, in the transport and in the kernel.
+
+        The kernel takes megabytes, and has room for more only when much of it has been read: seen from here, a slow but
+        moving line would stand still for a minute.
+        """
+        try:
+            (in_kernel,) = struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)))
+        except OSError:  # closed, and `connection_lost` is about to be called
+            return 0
+        return self.transport.get_write_buffer_size() + int(in_kernel)
+
+    def _reset(self) -> None:
+        """Drops what the kernel has for the client, too: it would keep that, megabytes of it, for minutes."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def _refuse_slow(self) -> None:
         """An answer to nothing would be taken for that of the next request: a client that sent nothing gets none."""
@@ -248,12 +263,11 @@ class BoundedHttp(HttpToolsProtocol):
 def _descriptors(wanted: int) -> int:
     """Raises this process's limit on descriptors to `wanted` if it can; returns how many may be connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        if soft < wanted:
-            log.warning(
-                "at most %d connections: the limit on open files is %d (ulimit -n)", soft - OTHER_DESCRIPTORS, soft
-            )
-        return max(1, soft - OTHER_DESCRIPTORS)
-    return wanted
+    if resource.RLIM_INFINITY in (soft, hard) or hard >= wanted:
+        allowed = wanted
+    else:
+        allowed = hard
+        log.warning("a worker has less than IEI_MAX_CONNECTIONS: its limit on open files is %d (ulimit -n)", hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, allowed - OTHER_DESCRIPTORS)

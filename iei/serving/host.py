@@ -1,8 +1,8 @@
 """The uvicorn that runs this worker, given the limits and the signals that are IEI's.
 
-An ASGI app can't choose its server's protocol: gunicorn's worker class does, and `uvicorn.workers.UvicornWorker` chooses
-uvicorn's own. But uvicorn has made itself the handler of SIGTERM before it starts the app's lifespan, and there the app
-finds it. So the limits hold however the server was started (docs/decisions/).
+An ASGI app can't choose its server's protocol: gunicorn's worker class does, and `uvicorn.workers.UvicornWorker` takes
+uvicorn's own. But uvicorn has made itself the handler of SIGTERM before it starts the app's lifespan, and there the
+app finds it. So the limits hold however the server was started.
 """
 
 from __future__ import annotations

@@ -17,9 +17,11 @@ def ended_by_signals() -> Iterator[None]:
     for SIGINT would wait for the threads that wait for the engines. The engines notice that this process is gone.
     """
     before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end(number: int, _: FrameType | None) -> None:
