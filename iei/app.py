@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, NoReturn
 
@@ -34,6 +34,7 @@ from iei.middleware.cors import cors
 from iei.middleware.errors import AnswerErrors
 from iei.middleware.keys import RequireKey
 from iei.middleware.model_prefix import ModelPrefix
+from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
 from iei.service import EmbeddingService
@@ -41,6 +42,7 @@ from iei.serving.flag import SharedFlag
 from iei.serving.host import hosted
 from iei.serving.stopping import Stopping
 from iei.settings import Settings
+from iei.telemetry.record import Observer
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,11 @@ def create_app(
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    serving_grpc: Serving = _serving_grpc(grpc_port, service, settings, sender) if grpc_port else nullcontext
+    observers: list[Observer] = []
+    route_of = RouteNames()
+    serving_grpc: Serving = nullcontext
+    if grpc_port:
+        serving_grpc = _serving_grpc(grpc_port, service, settings, sender, observers)
 
     def host() -> AbstractAsyncContextManager[Stopping | None]:
         return hosted(settings, respond, is_last, service.drain)
@@ -104,7 +110,7 @@ def create_app(
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
             *cors(settings.access.cors_origins),
-            Middleware(Trace, respond=respond),
+            Middleware(Trace, respond=respond, route_of=route_of, observers=observers),
             Middleware(AnswerErrors, respond=respond),
             *guard,
             Middleware(CancelWhenGone),
@@ -120,6 +126,7 @@ def create_app(
             app.include_router(dialect.router, dependencies=needs_key, tags=[dialect.name])
         if dialect.health_router:
             app.include_router(dialect.health_router, tags=[dialect.name])
+    route_of.read(app)
     return app
 
 
@@ -176,12 +183,14 @@ def _lifespan(
     return lifespan
 
 
-def _serving_grpc(port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender) -> Serving:
+def _serving_grpc(
+    port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender, observers: Sequence[Observer]
+) -> Serving:
     @asynccontextmanager
     async def serving(stopping: Stopping | None) -> AsyncIterator[None]:
         from iei.grpc.server import GrpcServer  # in the worker: grpcio must not be started before a fork
 
-        server = GrpcServer(port, service, settings, sender)
+        server = GrpcServer(port, service, settings, sender, observers)
 
         async def stop_with_http(stopping: Stopping) -> None:
             await stopping.port_closed.wait()

@@ -1,7 +1,8 @@
 """The engine process, the only one with a model in it: one thread that receives frames, runs batches and replies.
 
-`python -m iei.engine.process --listen FD --life FD --deaths FD [--status FD] < CONFIG`, started by the supervisor. It
-ends when nobody can send it work any more: when the last process that holds the other end of `--life` is gone.
+`python -m iei.engine.process --listen FD --life FD --deaths FD --ready FD [--status FD] < CONFIG`, started by the
+supervisor. It ends when nobody can send it work any more: when the last process that holds the other end of `--life` is
+gone.
 """
 
 from __future__ import annotations
@@ -215,7 +216,7 @@ def end_with(life_fd: int) -> None:
 def main() -> None:
     """The program: loads the first models, reports, and serves."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--listen", "--life", "--deaths"):
+    for name in ("--listen", "--life", "--deaths", "--ready"):
         parser.add_argument(name, type=int, required=True)
     parser.add_argument("--status", type=int, help="where the first engine of all reports that it is ready")
     arguments = parser.parse_args()
@@ -239,6 +240,7 @@ def main() -> None:
     _send_report(report, arguments.status)
     if "failed" in report:
         raise SystemExit(1)
+    os.write(arguments.ready, b"\1")
     scheduler = Scheduler(models, timeout_s=config.timeout_s)
     try:
         EngineProcess(socket.socket(fileno=arguments.listen), scheduler).serve_forever()

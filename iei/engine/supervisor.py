@@ -19,8 +19,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import NamedTuple
 
 from iei.engine.config import EngineConfig
 from iei.telemetry import logs
@@ -28,19 +28,30 @@ from iei.telemetry import logs
 log = logging.getLogger("iei.supervisor")
 
 LONGEST_DELAY_S = 30.0
-STABLE_AFTER_S = 60.0
-"""An engine that ran this long started well: the next one starts at once."""
+
+
+class End(NamedTuple):
+    """How an engine ended."""
+
+    cause: str
+    """In words."""
+    was_ready: bool
+    """Whether it had its models, and so could serve."""
 
 
 class Backoff:
-    """How long to wait before the next start: not at all after a stable run, then twice as long each time."""
+    """How long to wait before the next start: not at all after an engine that served, then twice as long each time.
+
+    Only starts that fail are put off: they fail again until somebody has mended something. An engine that served may
+    have died of one input, and the others wait for the next engine. Its start takes seconds, which is delay enough.
+    """
 
     def __init__(self) -> None:
         self._delay_s = 0.0
 
-    def after(self, ran_s: float) -> float:
-        """The delay, in seconds, after an engine that ran for `ran_s`."""
-        if ran_s >= STABLE_AFTER_S:
+    def after(self, end: End) -> float:
+        """The delay, in seconds, after an engine that ended like this."""
+        if end.was_ready:
             self._delay_s = 0.0
         delay = self._delay_s
         self._delay_s = min(max(0.5, 2 * delay), LONGEST_DELAY_S)
@@ -55,28 +66,34 @@ def supervise(fds: dict[str, int]) -> None:
     """
     backoff = Backoff()
     while True:
-        started = time.monotonic()
         end = run_engine(fds)
         if is_over(fds["life"], wait_s=0.1):  # `launch` closes its end at once if the first engine fails
             return
-        delay = backoff.after(time.monotonic() - started)
-        log.error("the engine ended (%s); a new one starts %s", end, f"in {delay} s" if delay else "at once")
+        delay = backoff.after(end)
+        log.error("the engine ended (%s); a new one starts %s", end.cause, f"in {delay} s" if delay else "at once")
         if is_over(fds["life"], wait_s=delay):
             return
 
 
-def run_engine(fds: dict[str, int]) -> str:
-    """Runs one engine with the descriptors `fds`; returns, in words, how it ended."""
-    arguments = [word for name, fd in fds.items() for word in (f"--{name}", str(fd))]
+def run_engine(fds: dict[str, int]) -> End:
+    """Runs one engine with the descriptors `fds`; returns how it ended."""
+    ready_reader, ready_writer = os.pipe()
+    descriptors = {**fds, "ready": ready_writer}
+    arguments = [word for name, fd in descriptors.items() for word in (f"--{name}", str(fd))]
     os.lseek(sys.stdin.fileno(), 0, os.SEEK_SET)  # every engine reads the same file
     try:
-        engine = subprocess.Popen([sys.executable, "-m", "iei.engine.process", *arguments], pass_fds=[*fds.values()])
+        command = [sys.executable, "-m", "iei.engine.process", *arguments]
+        engine = subprocess.Popen(command, pass_fds=[*descriptors.values()])
     except OSError as error:  # no memory or no process to be had, for now
-        return str(error)
+        os.close(ready_reader)
+        return End(str(error), was_ready=False)
     finally:
+        os.close(ready_writer)
         if "status" in fds:  # only the engine has it now: if that dies before it reports, the reader sees EOF
             os.close(fds.pop("status"))
-    return cause(engine.wait())
+    code = engine.wait()
+    with open(ready_reader, "rb") as ready:  # noqa: PTH123 - a file descriptor, not a path
+        return End(cause(code), was_ready=ready.read() != b"")
 
 
 def is_over(life_fd: int, wait_s: float) -> bool:

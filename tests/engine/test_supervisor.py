@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from iei.engine.supervisor import LONGEST_DELAY_S, STABLE_AFTER_S, Backoff, cause, supervise
+from iei.engine.supervisor import LONGEST_DELAY_S, Backoff, End, cause, supervise
 
 
-def test_engines_that_die_young_are_followed_ever_later() -> None:
+def test_engines_that_fail_to_start_are_followed_ever_later_and_others_at_once() -> None:
     backoff = Backoff()
-    assert [backoff.after(1.0) for _ in range(5)] == [0.0, 0.5, 1.0, 2.0, 4.0]
-    assert max(backoff.after(1.0) for _ in range(10)) == LONGEST_DELAY_S
-    assert backoff.after(STABLE_AFTER_S) == 0.0
+    failed, served = End("exit code 1", was_ready=False), End("SIGKILL", was_ready=True)
+    assert [backoff.after(failed) for _ in range(5)] == [0.0, 0.5, 1.0, 2.0, 4.0]
+    assert max(backoff.after(failed) for _ in range(10)) == LONGEST_DELAY_S
+    assert [backoff.after(served) for _ in range(3)] == [0.0, 0.0, 0.0]
 
 
 def test_causes_in_words() -> None:
