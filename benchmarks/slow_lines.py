@@ -4,7 +4,8 @@
 
 One server; rounds of 16 normal clients alone and with slow connections besides, interleaved. Slow connections are of
 five kinds in equal parts, and each is opened anew as soon as the server has cut it off, so that there are 1,000 all the
-time. Prints medians of rates and of their ratio within a round, and, for each kind, how long connections lasted.
+time. Prints medians of rates and of their ratio within a round; then, without normal clients, what the slow ones cost,
+and for each kind how long connections lasted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,8 +34,10 @@ import uvloop
 from benchmarks import machine
 from benchmarks.report import table
 from benchmarks.workload import bodies
-from tests.servers import ROOT, serve
+from tests.servers import ROOT, Server, serve
 
+LONGEST_S = 90
+"""More than every limit of a server: how long do connections last?"""
 PIECE_S = 1.0
 """How often a slow client sends its next byte."""
 
@@ -54,7 +58,7 @@ def kinds() -> Mapping[str, Kind]:
         "head never": Kind(b""),
         "head byte by byte": Kind(b"GET /ping HTTP/1.1\r\nX-Slow: ", b"a"),
         "body byte by byte": Kind(b"POST /embed HTTP/1.1\r\nHost: iei\r\nContent-Length: 100000\r\n\r\n", b" "),
-        # An error that repeats the path: larger than what the client's kernel takes ahead, and it costs no inference.
+        # An error that repeats the path: a large answer that costs no inference.
         "answer never read": Kind(b"GET /%s HTTP/1.1\r\nHost: iei\r\n\r\n" % (b"a" * 60_000), reads=False),
         "idle": Kind(b"GET /ping HTTP/1.1\r\nHost: iei\r\n\r\n"),
     }
@@ -85,6 +89,16 @@ class SlowClient(asyncio.Protocol):
         self._ended(time.monotonic() - self._began)
 
 
+async def connected(kind: Kind, host: str, port: int) -> socket.socket:
+    """A connection. If it is not to be read, the client's kernel takes next to nothing ahead, either."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    if not kind.reads:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    return sock
+
+
 def hold(host: str, port: int, count: int, control: Connection) -> None:
     """Keeps `count` slow connections open until told to end; sends how long each kind lasted. A process of its own."""
     uvloop.run(_hold(host, port, count, control))
@@ -99,7 +113,8 @@ async def _hold(host: str, port: int, count: int, control: Connection) -> None:
         while not is_over.is_set():
             ended: asyncio.Future[float] = loop.create_future()
             try:
-                transport, _ = await loop.create_connection(partial(SlowClient, kind, ended.set_result), host, port)
+                sock = await connected(kind, host, port)
+                transport, _ = await loop.create_connection(partial(SlowClient, kind, ended.set_result), sock=sock)
             except OSError:
                 await asyncio.sleep(PIECE_S)
                 continue
@@ -151,6 +166,18 @@ def rate(url: str, file: Path, seconds: float) -> float:
     return float(result["rate"])
 
 
+def hold_alone(server: Server, count: int, seconds: float, lasted: dict[str, list[float]]) -> float:
+    """How many cores the server needs for slow connections alone."""
+
+    def used_s() -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in server.processes())
+
+    with slow_connections(server.url, count, lasted):
+        before = used_s()
+        time.sleep(seconds)
+        return (used_s() - before) / seconds
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -171,11 +198,11 @@ def main() -> None:
             with slow_connections(server.url, arguments.connections, lasted):
                 beside.append(rate(server.url, file, seconds))
             print(f"round {number + 1}: {alone[-1]:.1f} alone, {beside[-1]:.1f} with slow ones", file=sys.stderr)
-        with slow_connections(server.url, arguments.connections, lasted):
-            time.sleep(5 if arguments.quick else 90)  # longer than every limit: how long do they last?
+        cores = hold_alone(server, arguments.connections, 5 if arguments.quick else LONGEST_S, lasted)
     ratio = median(one / other for one, other in zip(beside, alone, strict=True))
     print(", ".join(f"{name} {value}" for name, value in machine.describe().items()))
     print(f"{median(alone):.1f} req/s alone, {median(beside):.1f} with {arguments.connections} slow ones: {ratio:.3f}")
+    print(f"Alone, the slow ones take {100 * cores:.1f} % of one core.")
     rows = [
         [name, str(len(times)), *(f"{value:.1f}" for value in (median(times), max(times)))]
         for name, times in lasted.items()
