@@ -65,6 +65,7 @@ class Preparer:
         self._urls = UrlPolicy.parse(settings.url_inputs)
         self._limits = DecodeLimits(
             max_pixels=settings.max_image_pixels,
+            max_side=settings.max_image_side,
             budget=PixelBudget(settings.max_decoding_pixels),
             fast=settings.fast_decode,
         )
