@@ -101,7 +101,7 @@ def create_app(
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    observers = [
+    observers: list[Observer] = [
         RequestMetrics(counters),
         *log_requests(settings.logs, quiet=dialects.health_routes | {("GET", "/metrics")}),
     ]
