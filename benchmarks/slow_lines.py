@@ -78,7 +78,7 @@ class SlowClient(asyncio.Protocol):
         self._began = time.monotonic()
         self._transport.write(self._kind.begins_with)
         if not self._kind.reads:
-            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._transport.pause_reading)  # uvloop starts to read after this
         self._go_on()
 
     def _go_on(self) -> None:
