@@ -22,6 +22,7 @@ from starlette.types import Scope
 from iei import __version__
 from iei.access.headers import Sender, anybody, by_key
 from iei.access.keys import read_keyring
+from iei.access.priority import PriorityRule
 from iei.access.quotas import Quotas
 from iei.dialects import DIALECTS, server
 from iei.dialects.json_size import JsonLimits
@@ -36,6 +37,7 @@ from iei.middleware.cors import cors
 from iei.middleware.errors import AnswerErrors
 from iei.middleware.keys import RequireKey
 from iei.middleware.model_prefix import ModelPrefix
+from iei.middleware.priority import Prioritize
 from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
@@ -127,6 +129,7 @@ def create_app(
             Middleware(Trace, respond=respond, route_of=route_of, observers=observers),
             Middleware(AnswerErrors, respond=respond),
             *guard,
+            Middleware(Prioritize, rule=PriorityRule(settings.requests.bulk_routes)),
             Middleware(CancelWhenGone),
             Middleware(Unpack),
             Middleware(BodyLimits, settings=settings.body),
@@ -164,6 +167,7 @@ _CLIENT_LIMITS = (
     "max_inputs",
     "max_output_values",
     "max_queue",
+    "max_queue_bulk",
     "concurrency_level",
     "request_timeout_s",
     "max_body_bytes",
