@@ -103,7 +103,7 @@ def serve(
             master = subprocess.Popen(
                 _python(command or gunicorn_command(workers, worker_class)),
                 cwd=ROOT,
-                env={**_clean_environment(), "IEI_BIND": "127.0.0.1:0", **env, _MARK: mark},
+                env={**_clean_environment(), "IEI_BIND": "127.0.0.1:0", "IEI_DRAIN_S": "0", **env, _MARK: mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
