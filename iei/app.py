@@ -34,6 +34,7 @@ from iei.middleware.model_prefix import ModelPrefix
 from iei.middleware.priority import Prioritize
 from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
+from iei.middleware.turn_away import TurnAway
 from iei.models.catalog import DEMO, Catalog
 from iei.service import EmbeddingService
 from iei.serving.flag import SharedFlag
@@ -126,6 +127,7 @@ def create_app(
             Middleware(AnswerErrors, respond=respond),
             *guard,
             Middleware(Prioritize, rule=PriorityRule(settings.requests.bulk_routes)),
+            Middleware(TurnAway, check=service.check_room),
             Middleware(CancelWhenGone),
             Middleware(Unpack),
             Middleware(BodyLimits, settings=settings.body),
