@@ -52,7 +52,7 @@ def is_outside(address: Address) -> bool:
         return address.is_global and not address.is_multicast and str(address) not in SECRETS
     bits = int(address)
     inner = {
-        bits >> 32 == 0xFFFF: bits,
+        bits >> 32 in (0, 0xFFFF): bits,
         bits >> 32 == 0x64FF9B << 64: bits,
         bits >> 112 == 0x2002: bits >> 80,
         bits >> 96 == 0x20010000: ~bits,
