@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from hypothesis import strategies as st
 
 EXTREMES = tuple(
-    bytes.fromhex(digits)
-    for digits in (
-        "00 01 7f 80 ff 0000 0001 0100 7fff ff7f 8000 ffff 00000000 00000001 01000000 7fffffff ffffff7f 80000000 "
-        "ffffffff fffffffe feffffff 0000000000000000 7fffffffffffffff ffffffffffffffff"
-    ).split()
+    (number % 256**size).to_bytes(size, order)
+    for size in (1, 2, 4, 8)
+    for number in (0, 1, 256**size // 2 - 1, 256**size // 2, -2, -1)
+    for order in ("big", "little")
 )
 """Numbers of 1, 2, 4 and 8 bytes, of either endianness, that lie at the ends of their ranges."""
 

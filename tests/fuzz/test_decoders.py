@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import resource
 import time
 
@@ -16,6 +15,7 @@ from iei.inputs.decode import FORMATS, DecodeLimits, decoded
 from tests.fuzz.corpus import HEIGHT, WIDTH, corpus
 from tests.fuzz.damage import damaged
 from tests.fuzz.effort import examples
+from tests.fuzz.refusals import or_refused
 
 # Pillow's warnings about odd files are ignored in a process that serves, and errors in a process that tests.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -56,7 +56,7 @@ def test_the_corpus_has_every_format_in_many_modes() -> None:
 def test_any_file_is_a_picture_or_refused(file: bytes, target: tuple[int, int] | None) -> None:
     limits = DecodeLimits(MAX_PIXELS, LIMITS.budget, fast=target is not None)
     started, memory = time.thread_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with contextlib.suppress(InvalidInput, EmptyInput), decoded(file, limits, target=target) as image:
+    with or_refused(InvalidInput, EmptyInput), decoded(file, limits, target=target) as image:
         assert image.mode == "RGB"
         assert 0 < image.width * image.height <= MAX_PIXELS
         assert len(image.tobytes()) == 3 * image.width * image.height

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import Any
 
@@ -16,6 +15,7 @@ from iei.errors import IEIError, MalformedBody
 from tests.fuzz.bodies import changed_json
 from tests.fuzz.damage import damaged
 from tests.fuzz.effort import examples
+from tests.fuzz.refusals import or_refused
 
 MAX_ELEMENTS = 8
 REASON = "needs the extra grpc: uv sync --extra grpc (the group clients has it, too)"
@@ -37,10 +37,10 @@ CONTENT = PICTURES + b"\1"
 @examples(300)
 @given(st.binary(max_size=64) | damaged(PICTURES), st.integers(0, 10))
 def test_any_bytes_are_the_elements_of_a_tensor_or_refused(content: bytes, count: int) -> None:
-    with contextlib.suppress(MalformedBody):
+    with or_refused(MalformedBody):
         elements = decode_bytes(memoryview(content), count)
         assert (len(elements), encode_bytes(elements)) == (count, content)
-    with contextlib.suppress(MalformedBody):
+    with or_refused(MalformedBody):
         assert bytes(decode_bools(memoryview(content), count)) == content
 
 
@@ -58,7 +58,7 @@ def messages(draw: st.DrawFn) -> tuple[bytes, str]:
 def test_any_message_is_a_call_or_refused(message: tuple[bytes, str], media_type: str) -> None:
     body, length = message
     for header_length in (length, None):
-        with contextlib.suppress(IEIError):
+        with or_refused(IEIError, longest=2000):
             call = read_call(body, media_type, header_length, MAX_ELEMENTS)
             assert all(len(elements) <= MAX_ELEMENTS for elements in call.inputs.values())
 
@@ -96,7 +96,7 @@ def test_any_protobuf_is_a_call_or_refused(data: st.DataObject, max_elements: in
     from iei.grpc.messages import decode
 
     content = data.draw(protobuf() | st.binary(max_size=100))
-    with contextlib.suppress(IEIError):
+    with or_refused(IEIError, longest=2000):
         request = decode("ModelInferRequest", content, max_elements)
         assert objects_in(request) <= max_elements
         assert all(len(elements) <= MAX_ELEMENTS for elements in _call(request, MAX_ELEMENTS).inputs.values())
