@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,7 +74,7 @@ TYPES = st.one_of(
 
 def read(body: bytes, cuts: list[int], content_type: str) -> Form:
     places = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
-    chunks = [body[start:stop] for start, stop in zip(places, places[1:], strict=False)]
+    chunks = [body[start:stop] for start, stop in pairwise(places)]
     messages: list[Message] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     left = iter([*messages, {"type": "http.request", "body": b"", "more_body": False}])
 

@@ -47,7 +47,7 @@ def test_any_item_is_bytes_or_refused(item: str) -> None:
     with or_refused(EmptyInput, InvalidInput):
         data = encoded_bytes(item, LIMIT)
         assert 0 < len(data) <= LIMIT
-        # What is taken has one meaning: it is what Python's own strict decoder makes of it, and the way back is the same.
+        # Python's own strict decoder makes the same of it, and there is one text for these bytes alone.
         text = item.partition(",")[2] if kind_of(item) == "data" else item
         assert data == binascii.a2b_base64(text, strict_mode=True)
         assert base64.b64encode(data)[:-4].decode() == text[:-4]
