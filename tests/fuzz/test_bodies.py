@@ -131,7 +131,7 @@ def requests(draw: st.DrawFn, routes: Sequence[Route]) -> dict[str, Any]:
     return {"method": route.method, "url": f"{path}?{query}", "content": content, "headers": headers}
 
 
-@examples(1000)
+@examples(400)
 @given(data=st.data())
 def test_any_request_is_answered_or_refused(app: TestClient, routes: Sequence[Route], data: st.DataObject) -> None:
     request = data.draw(requests(routes))

@@ -51,7 +51,7 @@ def test_the_corpus_has_every_format_in_many_modes() -> None:
     assert modes["AVIF"] >= {"L", "RGB", "RGBA"}
 
 
-@examples(1500)
+@examples(400)
 @given(file=files() | st.binary(max_size=200), target=st.none() | st.just((8, 8)))
 def test_any_file_is_a_picture_or_refused(file: bytes, target: tuple[int, int] | None) -> None:
     limits = DecodeLimits(MAX_PIXELS, LIMITS.budget, fast=target is not None)

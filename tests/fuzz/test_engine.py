@@ -96,7 +96,7 @@ def received(worker: socket.socket) -> Iterator[Frame]:
             yield unpack(frame)
 
 
-@examples(200)
+@examples(100)
 @given(
     st.lists(FRAMES.map(lambda frame: frame.pack()) | FRAMES.flatmap(lambda frame: damaged(frame.pack())), max_size=6)
 )

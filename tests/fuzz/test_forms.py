@@ -85,7 +85,7 @@ def read(body: bytes, cuts: list[int], content_type: str) -> Form:
     return asyncio.run(form_of(Request(scope, receive), max_files=MAX_FILES))
 
 
-@examples(600)
+@examples(300)
 @given(BODIES, st.lists(st.integers(0, 1000), max_size=4), TYPES)
 def test_any_body_is_a_form_or_refused(body: bytes, cuts: list[int], content_type: str) -> None:
     with or_refused(MalformedBody):

@@ -50,7 +50,7 @@ NOISE = st.one_of(
 )
 
 
-@examples(500)
+@examples(300)
 @given(NOISE)
 def test_any_bytes_are_a_frame_or_a_value_error(noise: bytes) -> None:
     with or_refused(ValueError):
@@ -68,7 +68,7 @@ def test_a_stream_is_cut_into_frames_wherever_it_arrives_in_pieces(pieces: list[
     assert b"".join(frames) == whole[: len(whole) - len(whole) % FRAME_BYTES]
 
 
-@examples(300)
+@examples(150)
 @given(
     hello=st.just(SOUND[0]) | NOISE,
     stream=st.lists(st.sampled_from(SOUND) | NOISE, max_size=4),

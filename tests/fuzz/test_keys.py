@@ -48,7 +48,7 @@ LINES = st.lists(
 )
 
 
-@examples(1000)
+@examples(300)
 @given(LINES)
 @example([f"a={SECRET}", f"b={SECRET}"])
 def test_any_file_is_keys_or_a_message_without_them(lines: Sequence[str]) -> None:

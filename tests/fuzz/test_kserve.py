@@ -53,7 +53,7 @@ def messages(draw: st.DrawFn) -> tuple[bytes, str]:
     return draw(st.just(body) | damaged(body)), length
 
 
-@examples(800)
+@examples(300)
 @given(messages(), st.sampled_from(("application/octet-stream", "application/json", "image/png", "")))
 def test_any_message_is_a_call_or_refused(message: tuple[bytes, str], media_type: str) -> None:
     body, length = message
@@ -87,7 +87,7 @@ def objects_in(message: Any) -> int:
     return count
 
 
-@examples(1000)
+@examples(300)
 @given(st.data(), st.sampled_from((0, 1, 10, 1000)))
 def test_any_protobuf_is_a_call_or_refused(data: st.DataObject, max_elements: int) -> None:
     pytest.importorskip("google.protobuf", reason=REASON)

@@ -61,7 +61,7 @@ VALUES = st.one_of(
 )
 
 
-@examples(300)
+@examples(200)
 @given(st.dictionaries(st.sampled_from(VARIABLES), VALUES, max_size=4), st.none() | SECRETS)
 def test_any_environment_is_settings_or_a_sentence(environment: Mapping[str, str], keys: str | None) -> None:
     given = {**environment, "IEI_API_KEYS": keys} if keys else environment

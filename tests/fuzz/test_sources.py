@@ -37,7 +37,7 @@ def items(draw: st.DrawFn) -> str:
     )
 
 
-@examples(1000)
+@examples(400)
 @given(items())
 @example("A" * 400)
 @example("data:" + "," * 2000)

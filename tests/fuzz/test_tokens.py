@@ -38,7 +38,7 @@ def vocabularies(files: dict[str, str]) -> dict[str, set[int]]:
     return {kind: set(Tokenizer.from_file(file).get_vocab().values()) for kind, file in files.items()}
 
 
-@examples(500)
+@examples(200)
 @given(kind=st.sampled_from(KINDS), lowercase=st.booleans(), source=TEXTS | IDS.map(tuple), truncate=st.booleans())
 def test_any_input_is_tokens_or_refused(
     files: dict[str, str], kind: str, lowercase: bool, source: str | tuple[int, ...], truncate: bool
@@ -52,7 +52,7 @@ def test_any_input_is_tokens_or_refused(
         assert isinstance(decode(ids.tolist(), tower), str)
 
 
-@examples(500)
+@examples(200)
 @given(kind=st.sampled_from(KINDS), lowercase=st.booleans(), text=TEXTS, special=st.booleans())
 def test_tokens_are_where_they_say_they_are(
     files: dict[str, str], kind: str, lowercase: bool, text: str, special: bool
@@ -66,7 +66,7 @@ def test_tokens_are_where_they_say_they_are(
     assert all(before.start <= after.start for before, after in pairwise(tokens))
 
 
-@examples(300)
+@examples(200)
 @given(kind=st.sampled_from(KINDS), ids=IDS, skip=st.booleans())
 def test_any_numbers_are_a_text_or_refused(
     files: dict[str, str], vocabularies: dict[str, set[int]], kind: str, ids: list[int], skip: bool

@@ -63,7 +63,7 @@ def is_outside(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
-@examples(1000)
+@examples(500)
 @given(ADDRESSES)
 def test_no_address_is_public_that_is_not_global(address: Address) -> None:
     if is_public(address):
@@ -176,7 +176,7 @@ class World:
         return None
 
 
-@examples(400)
+@examples(200)
 @given(
     url=URLS,
     names=st.lists(ADDRESSES, max_size=3),
@@ -193,7 +193,7 @@ def test_no_url_reaches_inside(url: str, names: list[Address], answers: list[byt
     assert len(world.dialled) <= 3 * 4  # every address of the first URL and of three redirects
 
 
-@examples(200)
+@examples(100)
 @given(url=URLS, names=st.lists(ADDRESSES, max_size=2), answers=st.lists(URLS.map(redirect), max_size=3))
 def test_with_listed_domains_no_url_reaches_another_host(url: str, names: list[Address], answers: list[bytes]) -> None:
     world = World(names, answers)
