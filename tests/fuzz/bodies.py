@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-_ODD = st.sampled_from(
+_ODD: st.SearchStrategy[Any] = st.sampled_from(
     (
         None,
         True,

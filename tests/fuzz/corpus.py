@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -170,9 +170,10 @@ def _tiled(image: Image.Image) -> bytes:
 
 def _run_lengths(image: Image.Image) -> bytes:
     """A BMP whose rows are runs of a length and a colour (BI_RLE8)."""
-    rows: Sequence[Any] = np.asarray(image)[::-1]
+    rows = np.asarray(image)[::-1]
     content = b"".join(b"".join(bytes((1, colour)) for colour in row) + b"\0\0" for row in rows) + b"\0\1"
-    palette = b"".join(bytes((*reversed(image.getpalette()[at : at + 3]), 0)) for at in range(0, 48, 3))
+    colours = image.getpalette() or []
+    palette = b"".join(bytes((*reversed(colours[at : at + 3]), 0)) for at in range(0, 48, 3))
     start = 54 + len(palette)
     header = struct.pack("<2sIHHI", b"BM", start + len(content), 0, 0, start)
     return (
