@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 EXCLUDED = (
-    "negative_data_rejection",  # pydantic reads "true" and "3" as what they mean, and null as the default of some fields
+    "negative_data_rejection",  # "true" and "3" are read as what they mean, null as a default
     "positive_data_acceptance",  # a schema can't say which strings are pictures, nor which numbers are a model's tokens
     "allow_header_conformance",  # at …/{model}:predict a GET may ask for a model of this name; tests/dialects tests it
 )
