@@ -16,6 +16,7 @@ from tests.fuzz.corpus import HEIGHT, WIDTH, corpus
 from tests.fuzz.damage import damaged
 from tests.fuzz.effort import examples
 from tests.fuzz.refusals import or_refused
+from tests.pictures import encoded
 
 # Pillow's warnings about odd files are ignored in a process that serves, and errors in a process that tests.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -29,7 +30,7 @@ MAX_KIB = 100 * 1024
 
 
 def files() -> st.SearchStrategy[bytes]:
-    sound = tuple(corpus().values())
+    sound = (*corpus().values(), *encoded().values())
     return st.sampled_from(sound).flatmap(lambda file: damaged(file, sound))
 
 

@@ -71,7 +71,7 @@ class Engine:
     def connect(self) -> socket.socket:
         """A worker that has sent its HELLO."""
         worker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        worker.settimeout(30)
+        worker.settimeout(10)
         worker.connect(self._path)
         arena = os.memfd_create("arena")
         os.ftruncate(arena, ARENA)
