@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, NoReturn
 
@@ -22,8 +23,10 @@ from starlette.types import Scope
 from iei import __version__
 from iei.access.headers import Sender, anybody, by_key
 from iei.access.keys import read_keyring
+from iei.access.priority import PriorityRule
 from iei.access.quotas import Quotas
 from iei.dialects import DIALECTS, server
+from iei.dialects.json_size import JsonLimits
 from iei.dialects.registry import Dialects
 from iei.dialects.wire import json_response
 from iei.engine.api import Engine
@@ -35,21 +38,35 @@ from iei.middleware.cors import cors
 from iei.middleware.errors import AnswerErrors
 from iei.middleware.keys import RequireKey
 from iei.middleware.model_prefix import ModelPrefix
+from iei.middleware.priority import Prioritize
+from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
 from iei.service import EmbeddingService
 from iei.settings import Settings
+from iei.telemetry import rate
+from iei.telemetry.counters import Counters
+from iei.telemetry.metrics import ARENAS, IN_WORK, RequestMetrics
+from iei.telemetry.record import INTERACTIVE, Observer
+from iei.telemetry.request_log import log_requests
 
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: GrpcPort | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    catalog: Catalog,
+    engine: Engine,
+    counters: Counters,
+    grpc_port: GrpcPort | None = None,
+) -> FastAPI:
     """The application that every worker serves. Opens no connection: make it before the workers are forked.
 
     Args:
         settings: all of them; each part gets its own group.
         catalog: the models that may be asked for, the same that `engine` was made with.
         engine: runs them.
+        counters: what `/metrics` shows, counted together with all processes that have them.
         grpc_port: where each worker serves gRPC, too.
 
     Raises:
@@ -62,38 +79,47 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
         log.info("gRPC is served on %s", grpc_port.address)
     keyring = read_keyring(settings.access)
     preparer = Preparer(settings.inputs, settings.inputs.threads(settings.server.workers))
-    service = EmbeddingService(engine, catalog, preparer, settings.requests, devices=len(settings.engine.devices))
-    dialects = Dialects(
-        [*(make(service, settings.dialects) for make in DIALECTS), server.dialect(service, client_limits(settings))]
-    )
+    devices = len(settings.engine.devices)
+    service = EmbeddingService(engine, catalog, preparer, settings.requests, devices, counters)
+    shows_metrics = not settings.server.metrics_bind and (keyring or settings.access.public_metrics is not False)
+    state = server.dialect(service, client_limits(settings), counters if shows_metrics else None)
+    dialects = Dialects([*(make(service, settings.dialects) for make in DIALECTS), state])
 
     def respond(scope: Scope, error: IEIError) -> Response:
         return _response(dialects.owner(scope).error_body(error), error)
 
     def is_open(scope: Scope) -> bool:
-        return dialects.is_health(scope) or (settings.access.public_docs is True and scope["path"] in _PAGES)
+        return scope["path"] in open_pages or dialects.is_health(scope)
 
+    access = settings.access
+    open_pages = (_PAGES if access.public_docs else frozenset()) | (_METRICS if access.public_metrics else frozenset())
     guard: list[Middleware] = []
     sender: Sender = anybody
     if keyring:
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    serving_grpc = _serving_grpc(grpc_port, service, settings, sender) if grpc_port else nullcontext
+    observers = [
+        RequestMetrics(counters),
+        *log_requests(settings.logs, quiet=dialects.health_routes | {("GET", "/metrics")}),
+    ]
+    route_of = RouteNames()
+    serving_grpc = _serving_grpc(grpc_port, service, settings, sender, observers) if grpc_port else nullcontext
     is_shown = keyring is not None or settings.access.public_docs is not False
 
     app = FastAPI(
         title="IEI, Image Embedding Inference",
         version=__version__,
         openapi_tags=[{"name": each.name, "description": each.about} for each in dialects if each.is_documented],
-        lifespan=_lifespan(service, serving_grpc),
+        lifespan=_lifespan(service, serving_grpc, counters, catalog.names, lambda: engine.shared_bytes),
         openapi_url="/openapi.json" if is_shown else None,
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
             *cors(settings.access.cors_origins),
-            Middleware(Trace, respond=respond),
+            Middleware(Trace, respond=respond, route_of=route_of, observers=observers),
             Middleware(AnswerErrors, respond=respond),
             *guard,
+            Middleware(Prioritize, rule=PriorityRule(settings.requests.bulk_routes)),
             Middleware(CancelWhenGone),
             Middleware(Unpack),
             Middleware(BodyLimits, settings=settings.body),
@@ -101,12 +127,14 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
         exception_handlers={HTTPException: _raise_as_iei_error},
         redirect_slashes=False,  # to an absolute URL with http://, whatever a proxy has in front
     )
+    app.state.json_limits = JsonLimits.of(settings)
     needs_key = [Security(_KEY_AT_DOCS)] if keyring else []
     for dialect in dialects:
         if dialect.router:
             app.include_router(dialect.router, dependencies=needs_key, tags=[dialect.name])
         if dialect.health_router:
             app.include_router(dialect.health_router, tags=[dialect.name])
+    route_of.read(app)
     return app
 
 
@@ -115,6 +143,8 @@ _KEY_AT_DOCS = HTTPBearer(auto_error=False, scheme_name="API key")
 
 _PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 """Where FastAPI shows the documentation of the routes: nowhere without an `openapi_url`."""
+
+_METRICS = frozenset({"/metrics"})
 
 
 def client_limits(settings: Settings) -> dict[str, Any]:
@@ -127,12 +157,14 @@ _CLIENT_LIMITS = (
     "max_inputs",
     "max_output_values",
     "max_queue",
+    "max_queue_bulk",
     "concurrency_level",
     "request_timeout_s",
     "max_body_bytes",
     "body_timeout_s",
     "max_image_bytes",
     "max_image_pixels",
+    "max_image_side",
     "max_patches",
     "url_inputs",
     "url_timeout_s",
@@ -144,28 +176,49 @@ Serving = Callable[[], AbstractAsyncContextManager[None]]
 
 
 def _lifespan(
-    service: EmbeddingService, serving_grpc: Serving
+    service: EmbeddingService,
+    serving_grpc: Serving,
+    counters: Counters,
+    models: Sequence[str],
+    shared_bytes: Callable[[], int],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     made_by = os.getpid()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watch = asyncio.create_task(_end_when_orphaned(made_by))
+        counters.join("worker")
+        for model in models:  # the queue of a model that nobody has asked for is 0, and not unknown
+            counters.add(IN_WORK, (model, INTERACTIVE), 0)
+        meanwhile = [
+            asyncio.create_task(_end_when_orphaned(made_by)),
+            asyncio.create_task(_measure(counters, shared_bytes)),
+        ]
         await service.start()
         async with serving_grpc():
             yield
         await service.stop()
-        watch.cancel()
+        for task in meanwhile:
+            task.cancel()
 
     return lifespan
 
 
-def _serving_grpc(port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender) -> Serving:
+async def _measure(counters: Counters, shared_bytes: Callable[[], int]) -> NoReturn:
+    """Measures once a second what is not counted as it happens."""
+    while True:
+        counters.set(ARENAS, (), shared_bytes())
+        rate.sample(counters, time.monotonic())
+        await asyncio.sleep(rate.EVERY_S)
+
+
+def _serving_grpc(
+    port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender, observers: Sequence[Observer]
+) -> Serving:
     @asynccontextmanager
     async def serving() -> AsyncIterator[None]:
         from iei.grpc.server import GrpcServer  # in the worker: grpcio must not be started before a fork
 
-        server = GrpcServer(port, service, settings, sender)
+        server = GrpcServer(port, service, settings, sender, observers)
         await server.start()
         yield
         await server.stop()

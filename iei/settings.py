@@ -40,7 +40,9 @@ Section = Literal[
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
 _DEVICE = r"(cpu|mps|cuda(:\d+)?)"
+_HOST_AND_PORT = r"^(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):\d{1,5}$"
 _ROUTE = r"^/[^{}?#\s]*$"
+_PATH = r"/[^{}?#\s,]*"
 
 
 def setting(section: Section, default: Any, *variables: str, **constraints: Any) -> Any:
@@ -96,10 +98,10 @@ class ServerSettings(Group):
     """Number of HTTP worker processes, which parse requests and decode images. They share one copy of the model."""
     bind: str = setting("Server", "0.0.0.0:8000", "IEI_BIND")
     """Address to listen on: `host:port` or `unix:/path`."""
-    grpc_bind: str | None = setting(
-        "Server", None, "IEI_GRPC_BIND", pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):\d{1,5}$"
-    )
+    grpc_bind: str | None = setting("Server", None, "IEI_GRPC_BIND", pattern=_HOST_AND_PORT)
     """Address to serve gRPC on, `host:port` (docs/api/grpc.md). Default: not served. Needs the extra `grpc`."""
+    metrics_bind: str | None = setting("Server", None, "IEI_METRICS_BIND", pattern=_HOST_AND_PORT)
+    """Address to serve `/metrics` on, `host:port`, instead of on the server's own; needs no API key there."""
     vertex_port: int | None = setting("Server", None, "IEI_VERTEX_PORT", "AIP_HTTP_PORT", ge=1, le=65535)
     """Vertex AI's port. `iei serve` listens on it instead of the one of `IEI_BIND`."""
     tls_cert: Path | None = setting("Server", None, "IEI_TLS_CERT")
@@ -108,8 +110,6 @@ class ServerSettings(Group):
     """PEM file of the certificate's private key, without a passphrase."""
     graceful_timeout_s: int = setting("Operation", 30, "IEI_GRACEFUL_TIMEOUT_S", ge=1)
     """Seconds that accepted requests may take after SIGTERM (`iei serve` only; gunicorn has its own option)."""
-    log_level: LogLevel = setting("Operation", "info", "IEI_LOG_LEVEL")
-    """Lowest level of messages that are logged."""
 
     @property
     def address(self) -> str:
@@ -126,6 +126,17 @@ class ServerSettings(Group):
         return f"{host if colon else self.bind}:{self.vertex_port}"
 
 
+class LogSettings(Group):
+    """What is written to stderr."""
+
+    log_level: LogLevel = setting("Operation", "info", "IEI_LOG_LEVEL")
+    """Lowest level of messages that are logged."""
+    log_format: Literal["human", "json"] = setting("Operation", "human", "IEI_LOG_FORMAT")
+    """Lines for people, or one JSON object per line for machines."""
+    log_requests: Literal["off", "failed", "all"] = setting("Operation", "off", "IEI_LOG_REQUESTS")
+    """Requests that get a line in the log, at level `info`: none, those that failed, or all but health checks."""
+
+
 class AccessSettings(Group):
     """Who may send requests."""
 
@@ -136,6 +147,8 @@ class AccessSettings(Group):
     """A file of API keys, one per line, `#` for comments. It is read again when it changes."""
     public_docs: bool | None = setting("Access", None, "IEI_PUBLIC_DOCS")
     """Whether `/docs`, `/redoc` and `/openapi.json` are shown without a key. Default: only if there are no keys."""
+    public_metrics: bool | None = setting("Access", None, "IEI_PUBLIC_METRICS")
+    """Whether `/metrics` is shown without a key. Default: only if there are no keys."""
     cors_origins: str = setting("Access", "", "IEI_CORS_ORIGINS")
     """Web pages that may call this server from a browser: origins (`https://example.com`) separated by commas, or `*`
     for all. Default: none."""
@@ -214,8 +227,18 @@ class RequestSettings(Group):
     """Most numbers in one response, each about 10 bytes in JSON. All tokens of an image are 151,296 with a ViT-B."""
     max_queue: int = setting("Requests", 4096, "IEI_MAX_QUEUE", ge=1)
     """Most inputs that one worker processes or queues; further requests are answered 429."""
+    max_queue_bulk: int | None = setting("Requests", None, "IEI_MAX_QUEUE_BULK", ge=1)
+    """The same for inputs of bulk requests, which are counted by themselves. Default: as `IEI_MAX_QUEUE`."""
+    bulk_routes: str = setting("Requests", "", "IEI_BULK_ROUTES", pattern=rf"^({_PATH}(,{_PATH})*)?$")
+    """Paths, separated by commas, whose requests are bulk unless they say `X-IEI-Priority: interactive`; each with the
+    paths below it. `/`: all (docs/operations.md)."""
     request_timeout_s: float = setting("Requests", 300.0, "IEI_REQUEST_TIMEOUT_S", gt=0)
     """Inputs that have not reached the model this many seconds after their request arrived are dropped: 429."""
+
+    @property
+    def bulk_queue(self) -> int:
+        """Most inputs of bulk requests that one worker processes or queues."""
+        return self.max_queue_bulk or self.max_queue
 
 
 class BodySettings(Group):
@@ -236,8 +259,11 @@ class InputSettings(Group):
     """Longest text before truncation to the model's limit: in characters, or in token ids if the client sends ids."""
     max_image_pixels: int = setting("Limits on what is sent", 64_000_000, "IEI_MAX_IMAGE_PIXELS", ge=1)
     """Most pixels in one image, checked in its header before decoding."""
+    max_image_side: int = setting("Limits on what is sent", 65_535, "IEI_MAX_IMAGE_SIDE", ge=1)
+    """Longest side of an image, in pixels. The default is the longest that a JPEG can have."""
     max_decoding_pixels: int = setting("Limits on what is sent", 128_000_000, "IEI_MAX_DECODING_PIXELS", ge=1)
-    """Most pixels that one worker decodes at the same time, over all requests. Each takes 4 to 9 bytes of memory."""
+    """Most pixels that one worker decodes at the same time, over all requests. Each takes 4 to 9 bytes of memory;
+    those of WebP, TIFF and progressive JPEG take up to 18 and count twice."""
     url_inputs: str = setting("URLs", "public", "IEI_URL_INPUTS")
     """Allowed image URLs: `public` (the open internet), `off`, or domains separated by commas (may be private)."""
     url_timeout_s: float = setting("URLs", 10.0, "IEI_URL_TIMEOUT_S", gt=0)
@@ -299,6 +325,7 @@ class Settings(BaseModel):
 
     models: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
+    logs: LogSettings = LogSettings()
     access: AccessSettings = AccessSettings()
     load: LoadOptions = LoadOptions()
     engine: EngineSettings = EngineSettings()

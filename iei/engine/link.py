@@ -92,6 +92,11 @@ class Link:
         """How many jobs wait for their reply."""
         return len(self._pending)
 
+    @property
+    def shared_bytes(self) -> int:
+        """How much of the arena is in use."""
+        return self._arena.held
+
     async def close(self) -> None:
         """Disconnects and gives the arena up. Jobs that have not been answered never will be."""
         self._keeper.cancel()
@@ -120,7 +125,7 @@ class Link:
         """
         async with asyncio.timeout(_remaining_s(deadline)):
             try:
-                offset = await self._arena.reserve(frame.slot.nbytes)
+                offset = await self._arena.reserve(frame.slot.nbytes, frame.priority)
             except ValueError as error:
                 raise InvalidInput(f"is too large, or its outputs are: {error}") from error
         slot = frame.slot._replace(offset=offset)
