@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,8 @@ from tests.pictures import encoded
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 MAX_PIXELS = 1_000_000
-LIMITS = DecodeLimits(MAX_PIXELS, PixelBudget(2 * MAX_PIXELS))
+MAX_SIDE = 10_000
+LIMITS = DecodeLimits(MAX_PIXELS, MAX_SIDE, PixelBudget(2 * MAX_PIXELS))
 MAX_S = 10.0
 """Processor time for one file: the slowest that were found take a tenth of it."""
 MAX_KIB = 100 * 1024
@@ -55,11 +57,12 @@ def test_the_corpus_has_every_format_in_many_modes() -> None:
 @examples(400)
 @given(file=files() | st.binary(max_size=200), target=st.none() | st.just((8, 8)))
 def test_any_file_is_a_picture_or_refused(file: bytes, target: tuple[int, int] | None) -> None:
-    limits = DecodeLimits(MAX_PIXELS, LIMITS.budget, fast=target is not None)
+    limits = replace(LIMITS, fast=target is not None)
     started, memory = time.thread_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with or_refused(InvalidInput, EmptyInput), decoded(file, limits, target=target) as image:
         assert image.mode == "RGB"
         assert 0 < image.width * image.height <= MAX_PIXELS
+        assert max(image.size) <= MAX_SIDE
         assert len(image.tobytes()) == 3 * image.width * image.height
     assert LIMITS.budget.held == 0
     assert time.thread_time() - started < MAX_S

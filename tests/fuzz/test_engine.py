@@ -21,6 +21,7 @@ from iei.engine.loaded_models import LoadedModels
 from iei.engine.process import EngineProcess
 from iei.engine.scheduler import Scheduler
 from iei.models.spec import MODALITIES, OUTPUTS
+from iei.priority import Priority
 from tests.engine.runtimes_for_tests import DIM, KnownRuntime
 from tests.fuzz.damage import damaged
 from tests.fuzz.effort import examples
@@ -42,7 +43,7 @@ FRAMES = st.one_of(
     st.builds(
         Submit,
         job=st.integers(0, 3),
-        model=st.just(0) | NUMBERS,
+        model=st.just(0) | st.sampled_from((1, 2**16 - 1)),
         modality=st.sampled_from(MODALITIES),
         dtype=st.sampled_from(DTYPES),
         shape=st.just((SIDE, SIDE, 3)) | st.lists(NUMBERS, min_size=1, max_size=3).map(tuple),
@@ -50,6 +51,7 @@ FRAMES = st.one_of(
         slot=SLOTS,
         deadline=st.sampled_from((0.0, -1.0, 1e18, float("inf"), float("nan"))),
         attempt=st.integers(0, 255),
+        priority=st.sampled_from(Priority),
     ),
     st.builds(Cancel, job=st.integers(0, 3)),
     st.builds(Describe, job=st.integers(0, 3), model=st.just(0) | NUMBERS, slot=SLOTS | st.just(Slot(0, 4096))),

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iei.dialects.kserve_binary import decode_bools, decode_bytes, encode_bytes
-from iei.dialects.kserve_message import read_call
 from iei.errors import IEIError, MalformedBody
+from tests.dialects.reading import read_message
 from tests.fuzz.bodies import changed_json
 from tests.fuzz.damage import damaged
 from tests.fuzz.effort import examples
@@ -59,7 +59,7 @@ def test_any_message_is_a_call_or_refused(message: tuple[bytes, str], media_type
     body, length = message
     for header_length in (length, None):
         with or_refused(IEIError, longest=2000):
-            call = read_call(body, media_type, header_length, MAX_ELEMENTS)
+            call = read_message(body, media_type, header_length, MAX_ELEMENTS)
             assert all(len(elements) <= MAX_ELEMENTS for elements in call.inputs.values())
 
 
