@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
@@ -15,6 +16,9 @@ from iei.errors import MalformedBody
 from tests.fuzz.damage import damaged
 from tests.fuzz.effort import examples
 from tests.fuzz.refusals import or_refused
+
+# Starlette does not close the file of a part that never ends. It is in memory, which is freed with it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 MAX_FILES = 3
 FORM = (
