@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iei.engine.answers import Status
+from iei.engine.answers import NOT_RUN, Status
 from iei.engine.frames import DTYPES, FRAME_BYTES, Cancel, Describe, Frame, Hello, Reply, Slot, Submit, Welcome, unpack
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.process import EngineProcess
@@ -55,7 +55,7 @@ FRAMES = st.one_of(
     ),
     st.builds(Cancel, job=st.integers(0, 3)),
     st.builds(Describe, job=st.integers(0, 3), model=st.just(0) | NUMBERS, slot=SLOTS | st.just(Slot(0, 4096))),
-    st.builds(Reply, job=st.integers(0, 3), status=st.sampled_from(Status), nbytes=NUMBERS),
+    st.builds(Reply, job=st.integers(0, 3), status=st.sampled_from(Status), nbytes=NUMBERS, forward=st.just(NOT_RUN)),
 )
 
 
