@@ -29,6 +29,9 @@ from tests.fuzz.damage import damaged
 from tests.fuzz.effort import examples
 from tests.pictures import png
 
+# Starlette does not close the file of a part that never ends. It is in memory, which is freed with it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 JSON = "application/json"
 PICTURE = png(8, 8)
 FORM = (
