@@ -62,6 +62,7 @@ class AsyncClient:
         self._http = httpx2.AsyncClient(**self._connection.arguments())
         self._at_a_time = asyncio.Semaphore(concurrency)
         self._known: Info | None = None
+        self._asking = asyncio.Lock()
 
     async def embed_images(
         self,
@@ -120,8 +121,14 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"AsyncClient({self._connection.url!r})"
 
+    async def _limits(self) -> Info:
+        """The server's, asked for once."""
+        async with self._asking:
+            self._known = self._known or await self.info()
+            return self._known
+
     async def _embed(self, call: Call, progress: bool) -> Vectors:
-        info = self._known = self._known or await self.info()
+        info = await self._limits()
         coming = call.batches(self._connection.batch_size, info)
         # Twice as many as are sent at a time, so that a slow one does not keep the others from going on.
         most = 2 * self._connection.concurrency

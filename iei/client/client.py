@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ssl
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +25,8 @@ from iei.client.retries import Attempts, Outcome
 class Client:
     """A server, for programs without an event loop and for notebooks, which have one of their own.
 
-    Several threads may use one client. It holds connections and threads until `close`, or the end of a `with` block.
+    Several threads may use one client. It holds connections and threads until `close`, the end of a `with` block, or
+    its own.
 
     Args:
         url: the server's address, such as `http://localhost:8000`. With `/m/NAME` at its end, `NAME` is the model of
@@ -62,7 +63,11 @@ class Client:
             verify=verify,
         )
         self._http = httpx2.Client(**self._connection.arguments())
+        self._known: Info | None = None
+        self._asking = threading.Lock()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="iei-client")
+        # Many are never closed: those in notebooks, and those inside of other libraries' objects.
+        self._closed = weakref.finalize(self, _close, self._threads, self._http)
 
     def embed_images(
         self,
@@ -148,8 +153,7 @@ class Client:
 
     def close(self) -> None:
         """Ends its threads and connections."""
-        self._threads.shutdown(cancel_futures=True)
-        self._http.close()
+        self._closed()
 
     def __enter__(self) -> Self:
         return self
@@ -162,12 +166,15 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self._connection.url!r})"
 
-    @cached_property
-    def _info(self) -> Info:
-        return self.info()
+    def _limits(self) -> Info:
+        """The server's, asked for once."""
+        with self._asking:
+            self._known = self._known or self.info()
+            return self._known
 
     def _embed(self, call: Call, progress: bool) -> Vectors:
-        coming = call.batches(self._connection.batch_size, self._info)
+        info = self._limits()
+        coming = call.batches(self._connection.batch_size, info)
         # Twice as many as are sent at a time, so that a slow one does not keep the others from going on.
         most = 2 * self._connection.concurrency
         in_work: deque[Future[Vectors]] = deque()
@@ -177,9 +184,9 @@ class Client:
             try:
                 while True:
                     for batch in islice(coming, most - len(in_work)):
-                        in_work.append(self._threads.submit(self._embed_batch, call, batch, stop))
+                        in_work.append(self._threads.submit(self._embed_batch, call, batch, info, stop))
                     if not in_work:
-                        return call.joined(blocks, self._info)
+                        return call.joined(blocks, info)
                     blocks.append(in_work.popleft().result())
                     bar.update(len(blocks[-1]))
             finally:  # one has failed, or somebody pressed Ctrl-C
@@ -187,9 +194,9 @@ class Client:
                 for future in in_work:
                     future.cancel()
 
-    def _embed_batch(self, call: Call, batch: Batch, stop: threading.Event) -> Vectors:
+    def _embed_batch(self, call: Call, batch: Batch, info: Info, stop: threading.Event) -> Vectors:
         """float32[n, d] of a batch, in one of the threads."""
-        requests = call.requests(batch, self._info)
+        requests = call.requests(batch, info)
         return np.concatenate([request.vectors(self._outcome(request.arguments, stop)) for request in requests])
 
     def _outcome(self, arguments: Any, stop: threading.Event) -> Outcome:
@@ -205,3 +212,8 @@ class Client:
             pause_s = attempts.pause_s(outcome)
             if pause_s is None or stop.wait(pause_s):
                 return outcome
+
+
+def _close(threads: ThreadPoolExecutor, http: httpx2.Client) -> None:
+    threads.shutdown(cancel_futures=True)
+    http.close()
