@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
@@ -159,7 +159,7 @@ class AsyncClient:
                 blocks.append(request.vectors(await self._outcome(request.arguments)))
         return np.concatenate(blocks)
 
-    async def _outcome(self, arguments: Any) -> Outcome:
+    async def _outcome(self, arguments: Mapping[str, Any]) -> Outcome:
         """What comes of a request in the end."""
         attempts = Attempts(self._connection.retry_s)
         request = self._http.build_request(**arguments)

@@ -110,16 +110,17 @@ class Call:
         """
         most = min(REQUEST_BYTES, info["max_body_bytes"])
         parts: list[Part] = []
+        used = 0
         for index, item in enumerate(batch.items, batch.start):
             try:
                 part = self._part(item, info["max_body_bytes"])
             except (ValueError, orjson.JSONEncodeError) as error:
                 raise InputError({index: _named(self.name(item), str(error))}) from error
-            is_full = sum(each.size for each in parts) + part.size > most
-            if parts and (is_full or part.is_file != parts[0].is_file):
+            if parts and (used + part.size > most or part.is_file != parts[0].is_file):
                 yield self._request(index - len(parts), parts)
-                parts = []
+                parts, used = [], 0
             parts.append(part)
+            used += part.size
         yield self._request(batch.start + len(batch.items) - len(parts), parts)
 
     def joined(self, blocks: Sequence[Vectors], info: Info) -> Vectors:

@@ -6,7 +6,7 @@ import ssl
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from types import TracebackType
@@ -153,6 +153,7 @@ class Client:
 
     def close(self) -> None:
         """Ends its threads and connections."""
+        self._threads.shutdown(cancel_futures=True)
         self._closed()
 
     def __enter__(self) -> Self:
@@ -199,7 +200,7 @@ class Client:
         requests = call.requests(batch, info)
         return np.concatenate([request.vectors(self._outcome(request.arguments, stop)) for request in requests])
 
-    def _outcome(self, arguments: Any, stop: threading.Event) -> Outcome:
+    def _outcome(self, arguments: Mapping[str, Any], stop: threading.Event) -> Outcome:
         """What comes of a request in the end. `stop` ends a pause before another attempt."""
         attempts = Attempts(self._connection.retry_s)
         request = self._http.build_request(**arguments)
@@ -215,5 +216,5 @@ class Client:
 
 
 def _close(threads: ThreadPoolExecutor, http: httpx2.Client) -> None:
-    threads.shutdown(cancel_futures=True)
+    threads.shutdown(wait=False, cancel_futures=True)  # one of them may be what runs this
     http.close()

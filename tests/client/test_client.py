@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -160,7 +163,19 @@ def test_a_slow_first_batch_comes_first_all_the_same(using: Using) -> None:
         vectors = using(server.url, lambda client: client.embed_texts(map(str, range(20))), batch_size=2, concurrency=3)
     assert vectors[:, 0].tolist() == list(range(20))
     assert sorted(len(texts) for texts in server.received) == [2] * 10
-    assert 2 <= server.most_at_a_time <= 3
+
+
+@pytest.mark.parametrize("using", BOTH)
+def test_so_many_requests_are_sent_at_a_time(using: Using) -> None:
+    three = threading.Barrier(3)
+
+    def answer(texts: list[str]) -> Answer:
+        three.wait(20)
+        return numbers(texts)
+
+    with StandIn(answer).running() as server:
+        using(server.url, lambda client: client.embed_texts(map(str, range(6))), batch_size=1, concurrency=3)
+    assert server.most_at_a_time == 3
 
 
 @pytest.mark.parametrize("using", BOTH)
@@ -173,6 +188,14 @@ def test_requests_keep_to_the_limits_of_the_server(using: Using) -> None:
     assert vectors[:, 0].tolist() == list(range(10))
     assert max(server.sizes) <= 2000
     assert max(len(texts) for texts in server.received) == 3
+
+
+@pytest.mark.parametrize("using", BOTH)
+def test_addresses_are_left_to_the_server(using: Using) -> None:
+    addresses = ["http://pictures/7", "https://pictures/8"]
+    with StandIn(lambda texts: numbers([text.split("/")[-1] for text in texts])).running() as server:
+        assert using(server.url, lambda client: client.embed_images(addresses)).tolist() == [[7], [8]]
+    assert server.received == [addresses]
 
 
 @pytest.mark.parametrize("using", BOTH)
@@ -209,6 +232,42 @@ def test_the_plain_client_works_where_a_loop_runs() -> None:
 
     with StandIn().running() as server:
         assert asyncio.run(cell()) == [1, 2]
+
+
+def test_a_task_may_be_cancelled_and_the_client_goes_on() -> None:
+    arrived, cancelled = threading.Event(), threading.Event()
+
+    def answer(texts: list[str]) -> Answer:
+        if "1" in texts:
+            arrived.set()
+            cancelled.wait(20)
+        return numbers(texts)
+
+    async def cancel() -> list[list[float]]:
+        async with AsyncClient(server.url, concurrency=1) as client:
+            task = asyncio.create_task(client.embed_texts(["1"]))
+            assert await asyncio.to_thread(arrived.wait, 20)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            cancelled.set()
+            vectors: list[list[float]] = (await client.embed_texts(["2"])).tolist()
+            return vectors
+
+    with StandIn(answer).running() as server:
+        assert asyncio.run(cancel()) == [[2]]
+
+
+def test_a_client_that_nobody_closed_leaves_nothing_open() -> None:
+    with StandIn().running() as server:
+        client = Client(server.url)
+        client.embed_texts("1")
+        http, gone = client._http, weakref.ref(client)
+        del client
+        deadline = time.monotonic() + 20
+        while gone() and time.monotonic() < deadline:  # its thread may hold it for a moment
+            gc.collect()
+        assert http.is_closed
 
 
 def test_threads_may_share_a_client() -> None:
