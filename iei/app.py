@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, NoReturn
 
@@ -34,10 +34,12 @@ from iei.middleware.cors import cors
 from iei.middleware.errors import AnswerErrors
 from iei.middleware.keys import RequireKey
 from iei.middleware.model_prefix import ModelPrefix
+from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
 from iei.service import EmbeddingService
 from iei.settings import Settings
+from iei.telemetry.record import Observer
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,9 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    serving_grpc = _serving_grpc(grpc_port, service, settings, sender) if grpc_port else nullcontext
+    observers: list[Observer] = []
+    route_of = RouteNames()
+    serving_grpc = _serving_grpc(grpc_port, service, settings, sender, observers) if grpc_port else nullcontext
     is_shown = keyring is not None or settings.access.public_docs is not False
 
     app = FastAPI(
@@ -90,7 +94,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
             *cors(settings.access.cors_origins),
-            Middleware(Trace, respond=respond),
+            Middleware(Trace, respond=respond, route_of=route_of, observers=observers),
             Middleware(AnswerErrors, respond=respond),
             *guard,
             Middleware(CancelWhenGone),
@@ -106,6 +110,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
             app.include_router(dialect.router, dependencies=needs_key, tags=[dialect.name])
         if dialect.health_router:
             app.include_router(dialect.health_router, tags=[dialect.name])
+    route_of.read(app)
     return app
 
 
@@ -159,12 +164,14 @@ def _lifespan(
     return lifespan
 
 
-def _serving_grpc(port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender) -> Serving:
+def _serving_grpc(
+    port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender, observers: Sequence[Observer]
+) -> Serving:
     @asynccontextmanager
     async def serving() -> AsyncIterator[None]:
         from iei.grpc.server import GrpcServer  # in the worker: grpcio must not be started before a fork
 
-        server = GrpcServer(port, service, settings, sender)
+        server = GrpcServer(port, service, settings, sender, observers)
         await server.start()
         yield
         await server.stop()

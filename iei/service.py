@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -35,6 +36,7 @@ from iei.requests import (
 from iei.scores import logits, probabilities
 from iei.settings import RequestSettings
 from iei.targets import Target, check_dimensions, default_norms, resolve_targets, text_tower
+from iei.telemetry.record import Lap, current
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -203,15 +205,22 @@ class EmbeddingService:
     ) -> Embeddings:
         """As `embed`, with options that are `decided` when the model is known; all but the model may change."""
         deadline = self._deadline()
+        record = current()
         with self._admission.admitted(len(inputs), field):
-            spec = await self._engine.describe(self.resolve(options.model), deadline=deadline)
+            record.reach("parse")
+            record.model = self.resolve(options.model)
+            spec = await self._engine.describe(record.model, deadline=deadline)
             options = decided(spec)
             items = [typed(item, spec) for item in inputs]
+            record.inputs = Counter(_modality(item) for item in items)
             targets = resolve_targets(spec, items, options, self._settings.normalize)
             warnings = check_dimensions(spec, targets.values(), options, self._settings.dimensions)
             request = _Request(spec, items, targets, options, deadline, warnings)
             await self._work_on(request)
-        return request.answer(field, names)
+        embeddings = request.answer(field, names)
+        record.is_computed = True
+        record.reach()
+        return embeddings
 
     async def tokenize(
         self,
@@ -280,11 +289,11 @@ class EmbeddingService:
             if time.monotonic() > request.deadline:
                 raise Overloaded("there was no time left to come to this input (IEI_REQUEST_TIMEOUT_S)")
             target = request.target(index)
-            array, picture = await self._preparer.prepare(request.items[index], request.spec, request.options)
+            array, picture, _ = await self._preparer.prepare(request.items[index], request.spec, request.options)
             rows = target.tower.rows(array.shape)
             shapes = output_shapes(target.tower, target.outputs, rows)
             request.count_values(shapes, self._settings.max_output_values)
-            prepared_s = time.perf_counter() - started
+            prepared = time.perf_counter()
             if request.is_refused:
                 return  # more bad items are looked for, but nothing is computed
             result = await self._engine.run(request.spec, target.modality, array, shapes, deadline=request.deadline)
@@ -293,8 +302,13 @@ class EmbeddingService:
         except IEIError as error:
             request.failure = request.failure or error
         else:
+            computed = time.perf_counter()
+            taken = computed - result.forward.inference_s
+            record = current()
+            record.add(Lap("queue", prepared, taken))
+            record.add(Lap("forward", taken, computed))
             embedding = finish(result, target, rows, request.options.dimensions, picture)
-            request.done[index] = _Done(embedding, prepared_s, result.forward)
+            request.done[index] = _Done(embedding, prepared - started, result.forward)
 
     def _deadline(self) -> float:
         return time.monotonic() + self._settings.request_timeout_s
@@ -397,6 +411,10 @@ def _finished(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vect
 
 def _kinds(items: Iterable[Input], spec: ModelSpec) -> set[type]:
     return {type(typed(item, spec)) for item in items}
+
+
+def _modality(item: ImageInput | TextInput) -> Modality:
+    return "text" if isinstance(item, TextInput) else "image"
 
 
 def _length(item: ImageInput | TextInput) -> int:

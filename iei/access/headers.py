@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from iei.access.keys import Key, Keyring
 from iei.access.quotas import Quota, Quotas
 from iei.errors import Unauthorized
+from iei.telemetry.record import current
 
 Sender = Callable[[Mapping[str, str]], Quota | None]
 """Headers, by names in lower case → what their request counts against; None: it has no limits of its own.
@@ -27,7 +28,13 @@ def by_key(keyring: Keyring, quotas: Quotas) -> Sender:
         keyring: the keys that are accepted.
         quotas: the counters of keys with limits.
     """
-    return lambda headers: quotas.of(key_of(headers, keyring))
+
+    def sender(headers: Mapping[str, str]) -> Quota | None:
+        key = key_of(headers, keyring)
+        current().key = key.name
+        return quotas.of(key)
+
+    return sender
 
 
 def key_of(headers: Mapping[str, str], keyring: Keyring) -> Key:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
-import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +13,10 @@ from iei.access.headers import Sender
 from iei.access.quotas import SENDER
 from iei.errors import IEIError, InternalError
 from iei.grpc.messages import decode, encode
+from iei.telemetry.ids import request_id
+from iei.telemetry.record import RECORD, Observer, Record, finish
 
 log = logging.getLogger(__name__)
-
-_SOUND_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,9 @@ MAX_DETAILS_BYTES = 2000
 """Longest error message, in UTF-8. Each byte may take three on the wire; clients refuse more than 8 KiB of metadata."""
 
 
-def handlers(service: str, methods: Mapping[str, Method], sender: Sender, max_elements: int) -> grpc.GenericRpcHandler:
+def handlers(
+    service: str, methods: Mapping[str, Method], sender: Sender, max_elements: int, observers: Sequence[Observer]
+) -> grpc.GenericRpcHandler:
     """The handlers of a service.
 
     Args:
@@ -69,18 +69,23 @@ def handlers(service: str, methods: Mapping[str, Method], sender: Sender, max_el
         methods: name → method.
         sender: of calls to guarded methods.
         max_elements: of a request, see `iei.grpc.messages.decode`.
+        observers: are handed the record of each call that has ended.
     """
     return grpc.method_handlers_generic_handler(
         service,
         {
             # No deserializer: grpcio would answer what it raises with INTERNAL.
-            name: grpc.unary_unary_rpc_method_handler(_handler(f"{service}/{name}", method, sender, max_elements))
+            name: grpc.unary_unary_rpc_method_handler(
+                _handler(f"/{service}/{name}", method, sender, max_elements, observers)
+            )
             for name, method in methods.items()
         },
     )
 
 
-def _handler(path: str, method: Method, sender: Sender, max_elements: int) -> Callable[[bytes, Any], Awaitable[bytes]]:
+def _handler(
+    path: str, method: Method, sender: Sender, max_elements: int, observers: Sequence[Observer]
+) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def answer(metadata: Mapping[str, str], content: bytes) -> Reply:
         if method.is_guarded:
             SENDER.set(sender(metadata))  # of this call alone: each is a task of its own
@@ -88,20 +93,28 @@ def _handler(path: str, method: Method, sender: Sender, max_elements: int) -> Ca
 
     async def handle(content: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         metadata = _headers(context.invocation_metadata() or ())
-        given = metadata.get("x-request-id", "")
-        request_id = given if _SOUND_ID.fullmatch(given) else uuid.uuid4().hex
-        failure: IEIError
+        record = Record(request_id(metadata.get("x-request-id", "")), route=path, dialect="gRPC")
+        record.received_bytes = len(content)
+        RECORD.set(record)  # of this call alone: each is a task of its own
         try:
             reply = await answer(metadata, content)
-            context.set_trailing_metadata((("x-request-id", request_id), *reply.metadata.items()))
-            return encode(method.response, reply.fields)
+            context.set_trailing_metadata((("x-request-id", record.id), *reply.metadata.items()))
+            encoded = encode(method.response, reply.fields)
+            if record.is_computed:
+                record.reach("serialise")
+            record.sent_bytes, record.status = len(encoded), 200
+            return encoded
         except IEIError as error:
-            failure = error
+            failure = record.error = error
         except Exception:
-            log.exception("request %s failed: %s", request_id, path)
-            failure = InternalError()
+            log.exception("request %s failed: %s", record.id, path)
+            failure = record.error = InternalError()
+        finally:
+            if record.error:
+                record.status = record.error.status
+            finish(record, observers)
         hint = {"retry-after": str(failure.retry_after_s)} if failure.retry_after_s else {}
-        trailing = (("x-request-id", request_id), *hint.items())
+        trailing = (("x-request-id", record.id), *hint.items())
         # Raises, which is how grpcio ends a call.
         await context.abort(_code(failure), details(failure.message), trailing)
         raise AssertionError("abort returned")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc
 
 from iei.access.headers import Sender
@@ -10,6 +12,7 @@ from iei.grpc.calls import handlers
 from iei.grpc.port import GrpcPort
 from iei.service import EmbeddingService
 from iei.settings import Settings
+from iei.telemetry.record import Observer
 
 FEW = 1000
 """Fields of a request that are not inputs: names, shapes and parameters of its tensors."""
@@ -23,9 +26,17 @@ class GrpcServer:
         service: computes embeddings.
         settings: limits on messages, and the time that calls may take after `stop`.
         sender: the quota of who sent a call, by its metadata.
+        observers: are handed the record of each call that has ended.
     """
 
-    def __init__(self, port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender) -> None:
+    def __init__(
+        self,
+        port: GrpcPort,
+        service: EmbeddingService,
+        settings: Settings,
+        sender: Sender,
+        observers: Sequence[Observer],
+    ) -> None:
         self._grace_s = settings.server.graceful_timeout_s
         self._server = grpc.aio.server(
             options=(
@@ -38,7 +49,7 @@ class GrpcServer:
         services[health.SERVICE] = health.methods(service, services.keys())
         max_elements = service.max_inputs + FEW
         self._server.add_generic_rpc_handlers(
-            [handlers(name, methods, sender, max_elements) for name, methods in services.items()]
+            [handlers(name, methods, sender, max_elements, observers) for name, methods in services.items()]
         )
         if settings.server.tls_cert and settings.server.tls_key:
             pair = (settings.server.tls_key.read_bytes(), settings.server.tls_cert.read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,6 +23,7 @@ from iei.inputs.tokens import configure_tokenizers, decode, encode, keep_tokeniz
 from iei.models.spec import ImageTower, ModelSpec, TextTower
 from iei.requests import ImageInput, Options, PictureSize, TextInput, Token
 from iei.settings import InputSettings
+from iei.telemetry.record import Lap, current
 
 T = TypeVar("T")
 
@@ -33,6 +35,8 @@ class Prepared(NamedTuple):
     """Pixels uint8[H, W, 3] (float32 where the geometry says so), or token ids int32[L]."""
     picture: PictureSize | None = None
     """Size of the picture that was decoded. None of a text."""
+    laps: tuple[Lap, ...] = ()
+    """What its preparation took, in the thread that did it."""
 
 
 class _Started(NamedTuple):
@@ -97,12 +101,14 @@ class Preparer:
         """
         if isinstance(item, TextInput):
             assert spec.text is not None
-            return await self._in_thread(self._encode, item, spec.text, options)
+            return await self._timed(self._encode, item, spec.text, options)
         assert spec.image is not None
         if isinstance(item.source, str) and kind_of(item.source) == "url":
+            began = time.perf_counter()
             async with self._running.fetcher.fetched(item.source) as data:
-                return await self._in_thread(self._decode, data, spec.image, options)
-        return await self._in_thread(self._decode, item.source, spec.image, options)
+                current().add(Lap("fetch", began, time.perf_counter()))
+                return await self._timed(self._decode, data, spec.image, options)
+        return await self._timed(self._decode, item.source, spec.image, options)
 
     async def tokenize(
         self, text: str, tower: TextTower, *, add_special_tokens: bool, prompt_name: str | None
@@ -123,10 +129,23 @@ class Preparer:
             raise RuntimeError("the preparer has not been started")
         return self._started
 
+    async def _timed(self, work: Callable[..., Prepared], *arguments: Any) -> Prepared:
+        """`work` in a thread, with what it took in the record of the request."""
+        asked = time.perf_counter()
+        prepared = await self._in_thread(work, *arguments)
+        record = current()
+        record.add(Lap("wait", asked, prepared.laps[0].start))
+        for lap in prepared.laps:
+            record.add(lap)
+        if prepared.picture:
+            record.pixels += prepared.picture.width * prepared.picture.height
+        return prepared
+
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._running.threads, work, *arguments)
 
     def _encode(self, item: TextInput, tower: TextTower, options: Options) -> Prepared:
+        began = time.perf_counter()
         self._check_length(item.source)
         hinted = next((name for name in options.prompt_hints if name in tower.prompts), None)
         ids = encode(
@@ -136,16 +155,20 @@ class Preparer:
             direction=options.truncation_direction,
             prompt_name=options.prompt_name or hinted,
         )
-        return Prepared(ids)
+        return Prepared(ids, laps=(Lap("tokenize", began, time.perf_counter()),))
 
     def _decode(self, source: str | bytes, tower: ImageTower, options: Options) -> Prepared:
+        began = time.perf_counter()
         data = encoded_bytes(source, self._settings.max_image_bytes)
-        if options.resize_to_multiple:
-            with decoded(data, self._limits) as image:
+        target = None if options.resize_to_multiple else tower.geometry.size
+        with decoded(data, self._limits, target=target) as image:
+            there = time.perf_counter()
+            if target is None:
                 pixels = to_multiple(image, tower.geometry, tower.stride, self._settings.max_patches)
-                return Prepared(pixels, PictureSize(*image.size))
-        with decoded(data, self._limits, target=tower.geometry.size) as image:
-            return Prepared(to_pixels(image, tower.geometry, fast=self._limits.fast), PictureSize(*image.size))
+            else:
+                pixels = to_pixels(image, tower.geometry, fast=self._limits.fast)
+            laps = Lap("decode", began, there), Lap("resize", there, time.perf_counter())
+            return Prepared(pixels, PictureSize(*image.size), laps)
 
     def _check_length(self, text: Sized) -> None:
         """Rejects long texts: tokenizing needs a hundred times the memory of the text, even if it is truncated."""

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iei.errors import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedMediaType
 from iei.settings import BodySettings
+from iei.telemetry.record import current
 
 PIECE_BYTES = 2**20
 """Most bytes that are decompressed at a time."""
@@ -33,22 +34,24 @@ class BodyLimits:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         announced = Headers(scope=scope).get("content-length", "")
-        received = 0
+        record = current()
         complete = False
         deadline = anyio.current_time() + self._timeout_s
 
         async def limited() -> Message:
-            nonlocal received, complete
+            nonlocal complete
             if complete:
                 return await receive()
             if announced.isdecimal() and int(announced) > self._max_bytes:
                 raise self._too_large(f"{announced} bytes")
             with anyio.move_on_at(deadline):
                 message = await receive()
-                received += len(message.get("body", b""))
+                record.received_bytes += len(message.get("body", b""))
                 complete = not message.get("more_body", False)
-                if received > self._max_bytes:
-                    raise self._too_large(f"more than {received} bytes")
+                if record.received_bytes > self._max_bytes:
+                    raise self._too_large(f"more than {record.received_bytes} bytes")
+                if complete:
+                    record.reach("receive")
                 return message
             raise BodyTimeout(f"the body did not arrive within {self._timeout_s:g} s (IEI_BODY_TIMEOUT_S)")
 

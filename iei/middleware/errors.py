@@ -7,6 +7,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iei.errors import IEIError
+from iei.telemetry.record import current
 
 Respond = Callable[[Scope, IEIError], ASGIApp]
 """The scope of a request and its error → the response."""
@@ -38,6 +39,7 @@ class AnswerErrors:
         try:
             await self._app(scope, receive, send_watched)
         except IEIError as error:
+            current().error = error
             if started:
                 raise  # part of a response has been sent: the connection must be closed
             await self._respond(scope, error)(scope, receive, send)

@@ -11,9 +11,7 @@ from iei.access.headers import key_of
 from iei.access.keys import Keyring
 from iei.access.quotas import SENDER, Quotas
 from iei.errors import Unauthorized
-
-KEY_NAME = "api_key_name"
-"""Entry of `scope["state"]`: the name of the key that a request came with."""
+from iei.telemetry.record import current
 
 
 class RequireKey:
@@ -42,7 +40,7 @@ class RequireKey:
             if self._is_open(scope):  # asked last: it matches the path with all routes
                 return await self._app(scope, receive, send)
             raise
-        scope.setdefault("state", {})[KEY_NAME] = key.name
+        current().key = key.name
         before = SENDER.set(self._quotas.of(key))
         try:
             await self._app(scope, receive, send)

@@ -14,8 +14,9 @@ from iei.access.keys import read_keyring
 from iei.access.quotas import SENDER, Quotas
 from iei.engine.inprocess import InProcessEngine
 from iei.errors import Unauthorized
-from iei.middleware.keys import KEY_NAME, RequireKey
+from iei.middleware.keys import RequireKey
 from iei.settings import AccessSettings
+from iei.telemetry.record import RECORD, Record, current
 from tests import pictures
 from tests.apps import ERROR_FIELDS, app_around
 from tests.engine.runtimes_for_tests import KnownRuntime
@@ -32,7 +33,7 @@ class App:
         self.are_limited: list[bool] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.names.append(scope.get("state", {}).get(KEY_NAME, ""))
+        self.names.append(current().key)
         self.are_limited.append(SENDER.get() is not None)
 
 
@@ -49,6 +50,7 @@ def passes(app: App, headers: dict[str, str], kind: str = "http", path: str = "/
     assert keyring
     guard = RequireKey(app, keyring, Quotas(), is_open=lambda scope: scope["path"] == "/health")
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    RECORD.set(Record())
     asyncio.run(guard({"type": kind, "path": path, "headers": raw}, never, nothing))
 
 
