@@ -103,7 +103,7 @@ def _succeeded(outcome: Outcome, count: int = 0) -> httpx2.Response:
     raise _refused(outcome, count)
 
 
-def _unreachable(error: httpx2.TransportError) -> Unreachable:
+def _unreachable(error: httpx2.RequestError) -> Unreachable:
     url = error.request.url.copy_with(path="/", query=None)
     match error:
         case httpx2.ConnectError() | httpx2.ConnectTimeout():

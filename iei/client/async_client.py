@@ -167,7 +167,7 @@ class AsyncClient:
             outcome: Outcome
             try:
                 outcome = await self._http.send(request)
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 outcome = error
             pause_s = attempts.pause_s(outcome)
             if pause_s is None:

@@ -208,7 +208,7 @@ class Client:
             outcome: Outcome
             try:
                 outcome = self._http.send(request)
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 outcome = error
             pause_s = attempts.pause_s(outcome)
             if pause_s is None or stop.wait(pause_s):

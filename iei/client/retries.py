@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import httpx2
 
-Outcome: TypeAlias = httpx2.Response | httpx2.TransportError
+Outcome: TypeAlias = httpx2.Response | httpx2.RequestError
 """What came of an attempt."""
 
 STATUSES = frozenset({429, 502, 503})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +16,11 @@ import pytest
 from PIL import Image
 
 from tests.client.stand_in import StandIn, refusal
-from tests.servers import Server
+from tests.servers import ROOT, Server
 
 pytestmark = pytest.mark.server
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 SCRIPTS = ("request_example_batch.py", "request_example_concurrent.py")
 
 
@@ -134,3 +136,21 @@ def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
     result = run("request_example_batch.py", tmp_path)
     assert result.returncode == 1
     assert result.stderr == f"No picture in {tmp_path}.\n"
+
+
+def test_what_they_import_comes_with_pip_install() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = {re.split(r"\W", requirement.replace("-", "_"))[0] for requirement in project["dependencies"]}
+    own = {file.stem for file in EXAMPLES.glob("*.py")} | sys.stdlib_module_names | {"iei"}
+    files = [*EXAMPLES.glob("*.py"), *(ROOT / "iei" / "client").glob("*.py")]
+    imported = {name for file in files for name in _imported(file)} - own
+    assert imported - {"PIL"} | {"pillow"} <= required
+
+
+def _imported(file: Path) -> Iterator[str]:
+    """The top-level packages that a file imports."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
