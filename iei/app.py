@@ -22,8 +22,10 @@ from starlette.types import Scope
 from iei import __version__
 from iei.access.headers import Sender, anybody, by_key
 from iei.access.keys import read_keyring
+from iei.access.priority import PriorityRule
 from iei.access.quotas import Quotas
 from iei.dialects import DIALECTS, server
+from iei.dialects.json_size import JsonLimits
 from iei.dialects.registry import Dialects
 from iei.dialects.wire import json_response
 from iei.engine.api import Engine
@@ -35,6 +37,7 @@ from iei.middleware.cors import cors
 from iei.middleware.errors import AnswerErrors
 from iei.middleware.keys import RequireKey
 from iei.middleware.model_prefix import ModelPrefix
+from iei.middleware.priority import Prioritize
 from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
@@ -115,6 +118,7 @@ def create_app(
             Middleware(Trace, respond=respond, route_of=route_of, observers=observers),
             Middleware(AnswerErrors, respond=respond),
             *guard,
+            Middleware(Prioritize, rule=PriorityRule(settings.requests.bulk_routes)),
             Middleware(CancelWhenGone),
             Middleware(Unpack),
             Middleware(BodyLimits, settings=settings.body),
@@ -122,6 +126,7 @@ def create_app(
         exception_handlers={HTTPException: _raise_as_iei_error},
         redirect_slashes=False,  # to an absolute URL with http://, whatever a proxy has in front
     )
+    app.state.json_limits = JsonLimits.of(settings)
     needs_key = [Security(_KEY_AT_DOCS)] if keyring else []
     for dialect in dialects:
         if dialect.router:
@@ -151,12 +156,14 @@ _CLIENT_LIMITS = (
     "max_inputs",
     "max_output_values",
     "max_queue",
+    "max_queue_bulk",
     "concurrency_level",
     "request_timeout_s",
     "max_body_bytes",
     "body_timeout_s",
     "max_image_bytes",
     "max_image_pixels",
+    "max_image_side",
     "max_patches",
     "url_inputs",
     "url_timeout_s",

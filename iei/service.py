@@ -46,8 +46,8 @@ S = TypeVar("S")
 WINDOW_BATCHES = 4
 """How many batches' worth of one request's inputs are in work at a time, for each engine.
 
-Enough that no engine waits for this request. And few: decoders, arena and engine serve first come, first served, so a
-picture that comes after a thousand waits for a few batches of theirs, not for all.
+Enough that no engine waits for this request. And few: decoders, arena and engine serve inputs of one priority first
+come, first served, so a picture that comes after a thousand waits for a few batches of theirs, not for all.
 """
 
 OF_ONE_INPUT = (EmptyInput, InvalidInput, BackendFailed)

@@ -42,6 +42,7 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 _DEVICE = r"(cpu|mps|cuda(:\d+)?)"
 _HOST_AND_PORT = r"^(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):\d{1,5}$"
 _ROUTE = r"^/[^{}?#\s]*$"
+_PATH = r"/[^{}?#\s,]*"
 
 
 def setting(section: Section, default: Any, *variables: str, **constraints: Any) -> Any:
@@ -226,8 +227,18 @@ class RequestSettings(Group):
     """Most numbers in one response, each about 10 bytes in JSON. All tokens of an image are 151,296 with a ViT-B."""
     max_queue: int = setting("Requests", 4096, "IEI_MAX_QUEUE", ge=1)
     """Most inputs that one worker processes or queues; further requests are answered 429."""
+    max_queue_bulk: int | None = setting("Requests", None, "IEI_MAX_QUEUE_BULK", ge=1)
+    """The same for inputs of bulk requests, which are counted by themselves. Default: as `IEI_MAX_QUEUE`."""
+    bulk_routes: str = setting("Requests", "", "IEI_BULK_ROUTES", pattern=rf"^({_PATH}(,{_PATH})*)?$")
+    """Paths, separated by commas, whose requests are bulk unless they say `X-IEI-Priority: interactive`; each with the
+    paths below it. `/`: all (docs/operations.md)."""
     request_timeout_s: float = setting("Requests", 300.0, "IEI_REQUEST_TIMEOUT_S", gt=0)
     """Inputs that have not reached the model this many seconds after their request arrived are dropped: 429."""
+
+    @property
+    def bulk_queue(self) -> int:
+        """Most inputs of bulk requests that one worker processes or queues."""
+        return self.max_queue_bulk or self.max_queue
 
 
 class BodySettings(Group):
@@ -248,8 +259,11 @@ class InputSettings(Group):
     """Longest text before truncation to the model's limit: in characters, or in token ids if the client sends ids."""
     max_image_pixels: int = setting("Limits on what is sent", 64_000_000, "IEI_MAX_IMAGE_PIXELS", ge=1)
     """Most pixels in one image, checked in its header before decoding."""
+    max_image_side: int = setting("Limits on what is sent", 65_535, "IEI_MAX_IMAGE_SIDE", ge=1)
+    """Longest side of an image, in pixels. The default is the longest that a JPEG can have."""
     max_decoding_pixels: int = setting("Limits on what is sent", 128_000_000, "IEI_MAX_DECODING_PIXELS", ge=1)
-    """Most pixels that one worker decodes at the same time, over all requests. Each takes 4 to 9 bytes of memory."""
+    """Most pixels that one worker decodes at the same time, over all requests. Each takes 4 to 9 bytes of memory;
+    those of WebP, TIFF and progressive JPEG take up to 18 and count twice."""
     url_inputs: str = setting("URLs", "public", "IEI_URL_INPUTS")
     """Allowed image URLs: `public` (the open internet), `off`, or domains separated by commas (may be private)."""
     url_timeout_s: float = setting("URLs", 10.0, "IEI_URL_TIMEOUT_S", gt=0)

@@ -21,11 +21,15 @@ from iei.errors import InvalidInput, StartupError
 from iei.inputs.geometry import to_pixels
 from iei.models.spec import ImageTower, ModelSpec, Rows
 from iei.runtimes.api import Input
+from iei.service import WINDOW_BATCHES
+from iei.settings import RequestSettings
 from tests import pictures
 from tests.apps import app_around
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
+from tests.engine.waiting import until
 
 PHOTO = pictures.base64_of(pictures.png(8, 8))
+BULK = {"X-IEI-Priority": "bulk"}
 
 
 @asynccontextmanager
@@ -92,6 +96,58 @@ def test_what_can_not_be_done_soon_is_refused_at_once() -> None:
             runtime.go.set()
             assert (await waiting).status_code == 200
             assert (await client.post("/embed", json={"inputs": [PHOTO] * 4})).status_code == 200  # nobody else waits
+
+    asyncio.run(scenario())
+
+
+def test_bulk_has_its_own_places_and_takes_none_of_the_others() -> None:
+    async def scenario() -> None:
+        runtime = KnownRuntime()
+        runtime.go.clear()
+        async with client_of(runtime, max_queue=3, max_queue_bulk=2) as client:
+
+            async def post(count: int, **headers: str) -> httpx.Response:
+                return await client.post("/embed", json={"inputs": [PHOTO] * count}, headers=headers)
+
+            bulk = asyncio.create_task(post(2, **BULK))
+            await asyncio.to_thread(runtime.busy.wait)
+            refused = await post(1, **BULK)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert "2 inputs of bulk are in work already (IEI_MAX_QUEUE_BULK)" in refused.json()["error"]
+            urgent = asyncio.create_task(post(3))
+            await asyncio.sleep(0)
+            refused = await post(1)
+            assert "3 inputs are in work already (IEI_MAX_QUEUE)" in refused.json()["error"]
+            runtime.go.set()
+            assert (await bulk).status_code == (await urgent).status_code == 200
+
+    asyncio.run(scenario())
+
+
+def test_without_a_bound_of_its_own_bulk_has_as_many_places_as_the_others() -> None:
+    assert RequestSettings(max_queue=7).bulk_queue == 7
+    assert RequestSettings(max_queue=7, max_queue_bulk=9).bulk_queue == 9
+
+
+def test_one_picture_is_in_the_next_batch_however_much_bulk_waits() -> None:
+    lone = pictures.base64_of(pictures.encode(Image.new("RGB", (8, 8), "white"), "PNG"))
+    ran: list[bool] = []
+
+    async def scenario() -> None:
+        runtime = KnownRuntime(lambda batch: ran.extend(bool(picture.min() == 255) for picture in batch))
+        runtime.go.clear()
+        engine = InProcessEngine(runtime)
+        async with client_around(engine) as client:
+            window = WINDOW_BATCHES * SPEC.max_batch
+            body = {"inputs": [PHOTO] * window}
+            bulk = [asyncio.create_task(client.post("/embed", json=body, headers=BULK)) for _ in range(5)]
+            await until(lambda: len(engine._waiting) == 5 * window)
+            first = asyncio.create_task(client.post("/embed", json={"inputs": [lone]}))
+            await until(lambda: len(engine._waiting) == 5 * window + 1)
+            runtime.go.set()
+            for response in await asyncio.gather(first, *bulk):
+                assert response.status_code == 200
+        assert ran.index(True) < 2 * SPEC.max_batch
 
     asyncio.run(scenario())
 

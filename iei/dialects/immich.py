@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from iei.dialects.json_size import JsonLimits
 from iei.dialects.media import MULTIPART, takes
 from iei.dialects.multipart import Form, form_of
 from iei.dialects.plain_errors import as_detail
 from iei.dialects.registry import Dialect
 from iei.dialects.upstream import Upstream
-from iei.dialects.wire import json_response, result_headers, validated
+from iei.dialects.wire import json_limits, json_response, result_headers, validated
 from iei.errors import EmptyInput, InvalidField, InvalidInput, MalformedBody, ModelNotFound
 from iei.models.immich import IMMICH_MODELS, clean_name
 from iei.models.spec import ModelSpec
@@ -80,7 +81,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         """The vector of an image or a text. What is not CLIP is answered by immich's own service, if there is one."""
         await request.body()  # kept, so that it can be sent on as it came
         form = await form_of(request, max_files=1)
-        entries = _entries(form)
+        entries = await _entries(form, json_limits(request))
         if entries.model_extra:
             if upstream:
                 return await upstream.answer(request)
@@ -140,9 +141,9 @@ def cleaned(text: str, model_type: str) -> str:
     return text
 
 
-def _entries(form: Form) -> Entries:
+async def _entries(form: Form, limits: JsonLimits) -> Entries:
     try:
-        return validated(form.fields.get("entries", "").encode(), Entries)
+        return await validated(form.fields.get("entries", "").encode(), Entries, limits)
     except MalformedBody:
         raise InvalidField("entries: is missing, or is not JSON", "entries") from None
 

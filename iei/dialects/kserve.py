@@ -20,7 +20,7 @@ from iei.dialects.kserve_message import Call, InferRequest, InferResponse, Outpu
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.plain_errors import ErrorSentence, as_error
 from iei.dialects.registry import Dialect
-from iei.dialects.wire import json_response, media_type, one_kind_of_fault, result_headers
+from iei.dialects.wire import json_limits, json_response, media_type, one_kind_of_fault, result_headers
 from iei.errors import Unhealthy
 from iei.models.spec import ModelSpec
 from iei.service import EmbeddingService
@@ -111,11 +111,12 @@ def _is_ready(service: EmbeddingService) -> bool:
 
 
 async def _inferred(service: EmbeddingService, model: str, request: Request) -> Response:
-    call = read_call(
+    call = await read_call(
         await request.body(),
         media_type(request),
         request.headers.get(HEADER_LENGTH),
         max_elements=service.max_inputs,
+        limits=json_limits(request),
     )
     # LiteLLM names no outputs, and expects one tensor of vectors.
     inferred = await infer(service, model, call, default="embedding" if "input_text" in call.inputs else "output")

@@ -21,7 +21,15 @@ from iei.dialects.fields import OrNull, Strings
 from iei.dialects.openapi import SAMPLES, documented, errors_as
 from iei.dialects.plain_errors import ErrorSentence, as_error
 from iei.dialects.registry import Dialect
-from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, result_headers, validated
+from iei.dialects.wire import (
+    json_limits,
+    json_list,
+    json_response,
+    model_of,
+    one_kind_of_fault,
+    result_headers,
+    validated,
+)
 from iei.errors import ModelNotFound
 from iei.models.spec import ModelSpec
 from iei.requests import ImageInput, Input, Options, TextInput
@@ -249,4 +257,4 @@ def _examples(spec: ModelSpec, field: str) -> dict[str, object]:
 
 async def _read(request: Request, model: type[M]) -> M:
     """The body, whatever its Content-Type: Ollama reads none, and its documentation has `curl -d` without one."""
-    return validated(await request.body(), model)
+    return await validated(await request.body(), model, json_limits(request))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from iei.dialects.json_size import JsonLimits
 from iei.errors import InvalidField, InvalidInput, MalformedBody, UnsupportedMediaType
 from iei.requests import Embeddings
 
@@ -33,27 +34,35 @@ async def parsed(request: Request, model: type[M]) -> M:
     Raises:
         UnsupportedMediaType: the Content-Type is not JSON.
         MalformedBody: the body is not valid JSON.
-        InvalidField: a field is missing or invalid.
+        InvalidField: a field is missing or invalid, or the body has too many values.
     """
     content_type = media_type(request) or JSON
     if not is_json(content_type):
         raise UnsupportedMediaType(f"the body must be {JSON}, not {content_type[:60]}")
-    return validated(await request.body(), model)
+    return await validated(await request.body(), model, json_limits(request))
 
 
-def validated(body: bytes, model: type[M]) -> M:
+def json_limits(request: Request) -> JsonLimits:
+    """The limits on JSON that the settings make, which the app keeps."""
+    limits: JsonLimits = request.app.state.json_limits
+    return limits
+
+
+async def validated(document: bytes, model: type[M], limits: JsonLimits) -> M:
     """Parses and validates JSON with pydantic's own parser, which is several times faster than `json` and a dict.
 
     Args:
-        body: the JSON document.
+        document: the JSON, of whatever size.
         model: the pydantic model of the document.
+        limits: on what it may consist of. They keep the parser, which does not yield, from blocking the event loop.
 
     Raises:
-        MalformedBody: `body` is not valid JSON.
-        InvalidField: a field is missing or invalid.
+        MalformedBody: `document` is not valid JSON.
+        InvalidField: a field is missing or invalid, or there are too many values.
     """
+    await limits.check(document)
     with _faults_named():
-        return model.model_validate_json(body)
+        return model.model_validate_json(document)
 
 
 def validated_strings(values: Mapping[str, str], model: type[M]) -> M:

@@ -134,6 +134,7 @@ class EngineProcess:
             reply=partial(self._reply, connection, frame.job, frame.slot),
             starts=partial(_mark_running, connection, frame.slot),
             alone=alone,
+            priority=frame.priority,
         )
 
     def _reply(self, connection: Connection, job: int, slot: Slot, answer: Answer) -> None:

@@ -16,6 +16,7 @@ from iei.engine.execute import Failure, Outcome, Task, execute
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.meter import Meter
 from iei.engine.watchdog import Watchdog
+from iei.priority import Priority
 from iei.runtimes.api import Model
 from iei.telemetry.record import INTERACTIVE
 
@@ -40,6 +41,7 @@ class Request:
     """Called before every forward that the request is part of."""
     alone: bool = False
     """Not batched with others, because an engine died while it ran this request."""
+    priority: Priority = Priority.INTERACTIVE
 
 
 class Scheduler:
@@ -158,6 +160,7 @@ def _job(request: Request, task: Task, model: Model) -> Job[Request]:
         length=len(task.array) if task.modality == "text" else 0,
         most=most_together(model.spec, task.modality, task.array),
         alone=request.alone,
+        priority=request.priority,
     )
 
 

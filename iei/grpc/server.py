@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import grpc
 
 from iei.access.headers import Sender
+from iei.access.priority import PriorityRule
 from iei.grpc import health, kserve
 from iei.grpc.calls import handlers
 from iei.grpc.port import GrpcPort
@@ -24,8 +25,8 @@ class GrpcServer:
     Args:
         port: reserved by the process that forked this one.
         service: computes embeddings.
-        settings: limits on messages, and the time that calls may take after `stop`.
-        sender: the quota of who sent a call, by its metadata.
+        settings: limits on messages, routes of bulk, and the time that calls may take after `stop`.
+        sender: what the sender of a call is allowed, by its metadata.
         observers: are handed the record of each call that has ended.
     """
 
@@ -47,9 +48,10 @@ class GrpcServer:
         )
         services = {kserve.SERVICE: kserve.methods(service)}
         services[health.SERVICE] = health.methods(service, services.keys())
+        rule = PriorityRule(settings.requests.bulk_routes)
         max_elements = service.max_inputs + FEW
         self._server.add_generic_rpc_handlers(
-            [handlers(name, methods, sender, max_elements, observers) for name, methods in services.items()]
+            [handlers(name, methods, sender, rule, max_elements, observers) for name, methods in services.items()]
         )
         if settings.server.tls_cert and settings.server.tls_key:
             pair = (settings.server.tls_key.read_bytes(), settings.server.tls_cert.read_bytes())

@@ -16,7 +16,7 @@ from iei.inputs.decode import DecodeLimits
 from tests.inputs.decoding import decode_image
 from tests.pictures import encoded, photo, png
 
-LIMITS = DecodeLimits(10**8, PixelBudget(10**8))
+LIMITS = DecodeLimits(max_pixels=10**8, max_side=65_535, budget=PixelBudget(10**8))
 
 
 def decoded(data: bytes | str) -> Any:

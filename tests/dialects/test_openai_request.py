@@ -11,13 +11,13 @@ import pytest
 from iei.dialects.openai_request import Asked, EmbeddingsRequest
 from iei.dialects.prompts import prompts_for
 from iei.dialects.token_ids import of_model, refused
-from iei.dialects.wire import validated
 from iei.errors import IEIError, InvalidField, InvalidInput, InvalidInputs
 from iei.requests import ImageInput, Input, Options, TextInput, UntypedInput
+from tests.dialects.reading import read_json
 
 
 def read(**body: Any) -> EmbeddingsRequest:
-    return validated(json.dumps(body).encode(), EmbeddingsRequest)
+    return read_json(json.dumps(body).encode(), EmbeddingsRequest)
 
 
 def asked(**body: Any) -> Asked:

@@ -9,9 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from iei.dialects.parts import Parts, input_of_parts
-from iei.dialects.wire import validated
 from iei.errors import InvalidField, InvalidInput
 from iei.requests import ImageInput, Input, TextInput
+from tests.dialects.reading import read_json
 
 
 class Message(BaseModel):
@@ -19,7 +19,7 @@ class Message(BaseModel):
 
 
 def parts_of(*parts: Any) -> Parts:
-    return validated(json.dumps({"content": parts}).encode(), Message).content
+    return read_json(json.dumps({"content": parts}).encode(), Message).content
 
 
 TEXT: dict[str, Any] = {"type": "text", "text": "a cat"}

@@ -7,7 +7,7 @@ import gc
 import logging
 import socket
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
 
@@ -20,11 +20,13 @@ from iei.engine.inprocess import InProcessEngine
 from iei.errors import StartupError
 from iei.grpc.port import GrpcPort, reserve
 from iei.models.spec import ModelSpec
+from iei.priority import Priority
 from iei.settings import read_settings
 from tests import pictures
 from tests.apps import app_with_grpc
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
 from tests.engine.waiting import LIMIT_S, until
+from tests.engine.watching import WatchingEngine
 
 REASON = "needs the extra grpc: uv sync --extra grpc (the group clients has it, too)"
 pytest.importorskip("google.protobuf", reason=REASON)
@@ -351,6 +353,29 @@ def test_without_grpcio_a_sentence_says_what_to_install(monkeypatch: pytest.Monk
         reserve(read_settings(grpc_bind="127.0.0.1:0"))
 
 
+def test_priorities_are_those_of_http_with_metadata_as_headers() -> None:
+    async def scenario() -> None:
+        engine = WatchingEngine()
+        async with caller_around(engine, api_keys="any=any, nightly=nightly priority=bulk") as caller:
+            for key, metadata, priority in (
+                ("any", {}, Priority.INTERACTIVE),
+                ("any", {"x-iei-priority": "bulk"}, Priority.BULK),
+                ("nightly", {"x-iei-priority": "interactive"}, Priority.BULK),
+            ):
+                await caller.call(INFER, images(PHOTO), metadata=[("x-api-key", key), *metadata.items()])
+                assert (engine.seen.pop(), engine.recorded.pop()) == (priority, priority.label)
+            urgent = [("x-api-key", "any"), ("x-iei-priority", "urgent")]
+            refused = await caller.refused(INFER, images(PHOTO), metadata=urgent)
+            assert refused.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert "X-IEI-Priority must be interactive or bulk" in refused.details()
+        engine = WatchingEngine()
+        async with caller_around(engine, bulk_routes="/inference.GRPCInferenceService") as caller:
+            await caller.call(INFER, images(PHOTO))
+            assert engine.seen.pop() is Priority.BULK
+
+    run_with_quotas(scenario())
+
+
 def test_a_call_needs_a_key_where_http_does_and_health_does_not() -> None:
     """And limits of a key hold over both ports together, as they are counted in one place."""
 
@@ -379,7 +404,11 @@ def test_a_call_needs_a_key_where_http_does_and_health_does_not() -> None:
             assert int(dict(limited.trailing_metadata())["retry-after"]) > 1
             assert await caller.call(INFER, images(PHOTO), metadata=[("x-api-key", "secret")])
 
+    run_with_quotas(scenario())
+
+
+def run_with_quotas(scenario: Coroutine[Any, Any, None]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the file of the quotas is for the life of a server
-        asyncio.run(scenario())
+        asyncio.run(scenario)
         gc.collect()
