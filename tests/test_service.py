@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -191,6 +192,28 @@ def test_a_request_with_a_bad_item_does_not_reach_the_model_any_more() -> None:
             response = await client.post("/embed", json={"inputs": ["%", PHOTO, PHOTO]})
             assert response.status_code == 400
             assert runtime.batches == []
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_bad_is_computed_if_the_request_wants_that() -> None:
+    def fail_on_black(batch: Sequence[Input]) -> None:
+        if any(picture.max() == 0 for picture in batch):
+            raise RuntimeError("no black pictures")
+
+    black = pictures.base64_of(pictures.encode(Image.new("RGB", (8, 8)), "PNG"))
+
+    async def scenario() -> None:
+        async with client_of(KnownRuntime(fail_on_black), concurrency_level=1) as client:
+            response = await client.post("/embed", json={"inputs": ["%", PHOTO, black, PHOTO], "on_error": "null"})
+            assert response.status_code == 200, response.text
+            assert [vector is None for vector in response.json()] == [True, False, True, False]
+            errors = json.loads(response.headers["x-iei-errors"])
+            assert errors["0"].startswith("inputs[0]: is not base64")
+            assert "no black pictures" in errors["2"]
+            only_bad = await client.post("/embed", json={"inputs": ["%"], "on_error": "null"})
+            assert (only_bad.status_code, only_bad.json()) == (200, [None])
+            assert "x-inference-time" not in only_bad.headers
 
     asyncio.run(scenario())
 

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from iei.dialects.json_size import JsonLimits
 from iei.dialects.media import MULTIPART, takes
 from iei.dialects.multipart import Form, form_of
+from iei.dialects.partial import ONE_INPUT, check_whole
 from iei.dialects.plain_errors import as_detail
 from iei.dialects.registry import Dialect
 from iei.dialects.upstream import Upstream
@@ -66,7 +67,8 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     url = settings.immich_upstream
     upstream = Upstream(url, "IEI_IMMICH_UPSTREAM") if url else None
 
-    async def embedded(model: Model, item: ImageInput | TextInput, field: str) -> Response:
+    async def embedded(request: Request, model: Model, item: ImageInput | TextInput, field: str) -> Response:
+        check_whole(request, ONE_INPUT)
         name = served_name(model.name, service.resolve)
         spec = await service.describe(name)
         _check_length(spec, model.name, item)
@@ -74,7 +76,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             item = TextInput(cleaned(str(item.source), spec.model_type))
         options = Options(model=name, outputs=(OUTPUT,), normalize=True, truncate=True)
         embeddings = await service.embed([item], options, names=(field,))
-        return json_response(_answer(embeddings.items[0]), headers=result_headers(embeddings))
+        return json_response(_answer(embeddings.done[0]), headers=result_headers(embeddings))
 
     @routes.post("/predict")
     async def predict(request: Request) -> Response:
@@ -97,9 +99,11 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         if form.files:
             if not form.files[0].data:
                 raise EmptyInput("image: is empty", "image")
-            return await embedded(_asked(clip.visual, "visual", "image"), ImageInput(form.files[0].data), "image")
+            return await embedded(
+                request, _asked(clip.visual, "visual", "image"), ImageInput(form.files[0].data), "image"
+            )
         if text:
-            return await embedded(_asked(clip.textual, "textual", "text"), TextInput(text), "text")
+            return await embedded(request, _asked(clip.textual, "textual", "text"), TextInput(text), "text")
         raise InvalidInput("either image or text must be provided")
 
     return Dialect("immich", as_detail, routes, about="Smart search of immich: its machine-learning service.")

@@ -18,6 +18,7 @@ from iei.dialects.kserve_binary import HEADER_LENGTH
 from iei.dialects.kserve_infer import VERSION, check_version, infer, metadata
 from iei.dialects.kserve_message import Call, InferRequest, InferResponse, Output, read_call, write_response
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.partial import on_error
 from iei.dialects.plain_errors import ErrorSentence, as_error
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_limits, json_response, media_type, one_kind_of_fault, result_headers
@@ -119,7 +120,8 @@ async def _inferred(service: EmbeddingService, model: str, request: Request) -> 
         limits=json_limits(request),
     )
     # LiteLLM names no outputs, and expects one tensor of vectors.
-    inferred = await infer(service, model, call, default="embedding" if "input_text" in call.inputs else "output")
+    default = "embedding" if "input_text" in call.inputs else "output"
+    inferred = await infer(service, model, call, default, on_error(request, call.on_error))
     outputs = [Output(name, content, _is_binary(call, name)) for name, content in inferred.outputs.items()]
     fields = {"model_name": model, "model_version": VERSION, "id": call.id or uuid.uuid4().hex}
     content, header_length = await write_response(fields, outputs)

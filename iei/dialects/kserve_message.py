@@ -26,9 +26,10 @@ from iei.dialects.kserve_binary import (
     split_message,
     split_tensors,
 )
+from iei.dialects.partial import OnErrorField
 from iei.dialects.wire import is_json, json_list, validated
 from iei.errors import InvalidInput, MalformedBody
-from iei.requests import Vectors
+from iei.requests import OnError, Vectors
 
 Element = str | bytes | bool
 """An element of an input tensor: text from JSON, bytes from a binary tensor, or a boolean from either."""
@@ -81,6 +82,8 @@ class RequestParameters(BaseModel):
 
     binary_data_output: Annotated[bool, OrNull] = False
     """Whether outputs without a `binary_data` parameter are sent in binary."""
+    on_error: OnErrorField = None
+    """What a bad input costs: `fail`, the whole request (the default); `null`, its own vector only, in `output`."""
 
 
 class InferRequest(BaseModel):
@@ -124,6 +127,8 @@ class Call:
     """Names of the requested outputs → whether to send them in binary. None: as `binary_output` says."""
     binary_output: bool = False
     id: str | None = None
+    on_error: OnError | None = None
+    """What a bad input costs, if the request says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +217,7 @@ async def _read_message(body: bytes, header_length: int, max_elements: int, limi
     pairs = zip(request.inputs, parts, strict=True)
     inputs = by_name((tensor.name, partial(_elements, tensor, part, max_elements)) for tensor, part in pairs)
     outputs = {output.name: output.parameters.binary_data for output in request.outputs}
-    return Call(inputs, outputs, request.parameters.binary_data_output, request.id)
+    return Call(inputs, outputs, request.parameters.binary_data_output, request.id, request.parameters.on_error)
 
 
 def _elements(tensor: InputTensor, part: memoryview, max_elements: int) -> Sequence[Element]:

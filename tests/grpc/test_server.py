@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import socket
 import warnings
@@ -95,6 +96,31 @@ def test_vectors_timings_and_ids() -> None:
             trailing = dict(await call.trailing_metadata())
             assert trailing["x-request-id"] == "request-7"
             assert float(trailing["x-inference-time"]) >= 0
+
+    asyncio.run(scenario())
+
+
+def test_partial_answers() -> None:
+    async def scenario() -> None:
+        async with caller_of() as caller:
+            wanted = [{"key": "on_error", "value": {"string_param": "null"}}]
+            request = images(PHOTO, b"\0", PHOTO, parameters=wanted, outputs=[{"name": "output"}])
+            call = caller.call(INFER, request)
+            response = decode("ModelInferResponse", await call, 100)
+            answer = json.loads(response.raw_output_contents[0][4:])
+            assert [vector is None for vector in answer["embeddings"]] == [False, True, False]
+            assert answer["errors"][0]["index"] == 1
+            assert dict(await call.trailing_metadata())["x-iei-failed"] == "1"
+            numbers = images(PHOTO, b"\0", parameters=wanted)
+            assert "has no null" in (await refused(caller, numbers))
+            unknown = images(PHOTO, parameters=[{"key": "on_error", "value": {"string_param": "skip"}}])
+            assert "parameters.on_error: must be fail or null" in (await refused(caller, unknown))
+
+    async def refused(caller: Caller, request: bytes) -> str:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await caller.call(INFER, request)
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        return error.value.details() or ""
 
     asyncio.run(scenario())
 
