@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
-import numpy as np
 
 from iei.client.answers import Info, Vectors, info_of
-from iei.client.calls import Batch, Call, Pooling, image_call, path_of, text_call
+from iei.client.batches import Batch
+from iei.client.calls import Call, Pooling, image_call, path_of, text_call
 from iei.client.connection import Connection
 from iei.client.pictures import ImageItem
 from iei.client.retries import Attempts, Outcome
@@ -61,7 +61,7 @@ class AsyncClient:
         )
         self._http = httpx2.AsyncClient(**self._connection.arguments())
         self._at_a_time = asyncio.Semaphore(concurrency)
-        self._known: Info | None = None
+        self._known: dict[str | None, Info] = {}
         self._asking = asyncio.Lock()
 
     async def embed_images(
@@ -72,10 +72,13 @@ class AsyncClient:
         pooling: Pooling | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
+        errors: MutableMapping[int, str] | None = None,
         progress: bool = False,
     ) -> Vectors:
         """Embeds pictures: see `Client.embed_images`."""
-        call = image_call(images, model=model, pooling=pooling, normalize=normalize, dimensions=dimensions)
+        call = image_call(
+            images, model=model, pooling=pooling, normalize=normalize, dimensions=dimensions, errors=errors
+        )
         return await self._embed(call, progress)
 
     async def embed_texts(
@@ -88,6 +91,7 @@ class AsyncClient:
         dimensions: int | None = None,
         prompt_name: str | None = None,
         truncate: bool | None = None,
+        errors: MutableMapping[int, str] | None = None,
         progress: bool = False,
     ) -> Vectors:
         """Embeds texts: see `Client.embed_texts`."""
@@ -99,6 +103,7 @@ class AsyncClient:
             dimensions=dimensions,
             prompt_name=prompt_name,
             truncate=truncate,
+            errors=errors,
         )
         return await self._embed(call, progress)
 
@@ -121,14 +126,15 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"AsyncClient({self._connection.url!r})"
 
-    async def _limits(self) -> Info:
-        """The server's, asked for once."""
+    async def _limits(self, model: str | None) -> Info:
+        """Of the server, with the dimensions of the model; asked for once."""
         async with self._asking:
-            self._known = self._known or await self.info()
-            return self._known
+            if model not in self._known:
+                self._known[model] = await self.info(model)
+            return self._known[model]
 
     async def _embed(self, call: Call, progress: bool) -> Vectors:
-        info = await self._limits()
+        info = await self._limits(call.model)
         coming = call.batches(self._connection.batch_size, info)
         # Twice as many as are sent at a time, so that a slow one does not keep the others from going on.
         most = 2 * self._connection.concurrency
@@ -138,7 +144,7 @@ class AsyncClient:
             try:
                 while True:
                     for batch in islice(coming, most - len(in_work)):
-                        in_work.append(asyncio.create_task(self._embed_batch(call, batch, info)))
+                        in_work.append(asyncio.create_task(self._embed_batch(batch)))
                     if not in_work:
                         return call.joined(blocks, info)
                     blocks.append(await in_work[0])
@@ -149,15 +155,14 @@ class AsyncClient:
                     task.cancel()
                 await asyncio.gather(*in_work, return_exceptions=True)
 
-    async def _embed_batch(self, call: Call, batch: Batch, info: Info) -> Vectors:
+    async def _embed_batch(self, batch: Batch) -> Vectors:
         """float32[n, d] of a batch."""
-        requests = call.requests(batch, info)
-        blocks = []
+        requests = batch.requests()
         async with self._at_a_time:
-            # Files are read and pixels encoded where the next request is made: not on the event loop.
+            # Files are read, pixels encoded and answers read where the next request is made: not on the event loop.
             while request := await asyncio.to_thread(next, requests, None):
-                blocks.append(request.vectors(await self._outcome(request.arguments)))
-        return np.concatenate(blocks)
+                request.outcome = await self._outcome(request.arguments)
+        return batch.vectors
 
     async def _outcome(self, arguments: Mapping[str, Any]) -> Outcome:
         """What comes of a request in the end."""

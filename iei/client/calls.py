@@ -1,76 +1,22 @@
-"""A call's items → batches, and a batch → requests that the server takes. No sockets: both clients send them."""
+"""One call of a client, whichever it is: what it is to embed, and how; and its items → batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
-import orjson
 from tqdm import tqdm
 
 from iei.client import pictures
-from iei.client.answers import Info, Vectors, vectors_of
-from iei.client.errors import InputError
+from iei.client.answers import Info, Vectors
+from iei.client.batches import Batch
 from iei.client.pictures import ImageItem
-from iei.client.retries import Outcome
 
 Pooling: TypeAlias = Literal["cls", "mean", "patch_mean", "max", "last", "pooler"]
-
-REQUEST_BYTES = 2**23
-"""A request is not made larger than this, but for a single item: so many bytes of each batch are in memory."""
-PART_BYTES = 200
-"""What an item has in a body besides its content, at most: the head of its part, or its share of the other fields."""
-
-
-class Batch(NamedTuple):
-    """Items of a call that follow one another."""
-
-    start: int
-    """Index of the first one in the call."""
-    items: Sequence[Any]
-
-
-class Part(NamedTuple):
-    """What a request has of an item."""
-
-    name: str
-    """What errors call the item besides its index; may be empty."""
-    content: bytes
-    """A file, or a string as JSON."""
-    is_file: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes of the body."""
-        return len(self.content) + PART_BYTES
-
-
-class Request(NamedTuple):
-    """Some items of a call, as one request."""
-
-    start: int
-    """Index of the first one in the call."""
-    names: Sequence[str]
-    """Of the items."""
-    arguments: Mapping[str, Any]
-    """Of httpx2's `Client.build_request`."""
-
-    def vectors(self, outcome: Outcome) -> Vectors:
-        """float32[n, d] of these items.
-
-        Raises:
-            InputError: some of them are at fault.
-            ClientError: there is no such answer.
-        """
-        try:
-            return vectors_of(outcome, len(self.names))
-        except InputError as error:
-            named = {index: _named(self.names[index], message) for index, message in error.errors.items()}
-            raise InputError({self.start + index: message for index, message in named.items()}) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +33,8 @@ class Call:
     model: str | None
     options: Mapping[str, Any]
     """Fields of the request besides its items; None: left out."""
+    errors: MutableMapping[int, str] | None
+    """Gets what is wrong with bad items. None: they end the call."""
     modality: Literal["image", "text"] = "image"
 
     def progress(self, *, shown: bool) -> tqdm[Any]:
@@ -100,64 +48,21 @@ class Call:
         coming = iter(self.items)
         starts = count(0, size)
         while items := list(islice(coming, size)):
-            yield Batch(next(starts), items)
-
-    def requests(self, batch: Batch, info: Info) -> Iterator[Request]:
-        """A batch as one request, or as several where it is large, or has files and addresses.
-
-        Raises:
-            InputError: an item can't be sent.
-        """
-        most = min(REQUEST_BYTES, info["max_body_bytes"])
-        parts: list[Part] = []
-        used = 0
-        for index, item in enumerate(batch.items, batch.start):
-            try:
-                part = self._part(item, info["max_body_bytes"])
-            except (ValueError, orjson.JSONEncodeError) as error:
-                raise InputError({index: _named(self.name(item), str(error))}) from error
-            if parts and (used + part.size > most or part.is_file != parts[0].is_file):
-                yield self._request(index - len(parts), parts)
-                parts, used = [], 0
-            parts.append(part)
-            used += part.size
-        yield self._request(batch.start + len(batch.items) - len(parts), parts)
+            yield Batch(self, info, next(starts), items)
 
     def joined(self, blocks: Sequence[Vectors], info: Info) -> Vectors:
         """The vectors of all batches. float32[0, d] if there were no items."""
-        if blocks:
-            return np.concatenate(blocks)
-        dim = self.options["dimensions"] or info["poolings"].get(self.options["pooling"], info["dim"])
-        return np.empty((0, dim), np.float32)
+        return np.concatenate(blocks) if blocks else np.empty((0, self.dimension(info)), np.float32)
 
-    def _part(self, item: Any, max_bytes: int) -> Part:
-        try:
-            sent = self.sent(item)
-        except OSError as error:
-            raise ValueError(error.strerror or str(error)) from error
-        name = self.name(item)
-        part = Part(name, sent, True) if isinstance(sent, bytes) else Part(name, orjson.dumps(sent), False)
-        if part.size > max_bytes:
-            limit = f"over the server's limit of {max_bytes} for a request (IEI_MAX_BODY_BYTES)"
-            raise ValueError(f"has {part.size} bytes as it is sent, {limit}")
-        return part
+    def dimension(self, info: Info) -> int:
+        """Values of a vector."""
+        dimension: int = self.options["dimensions"] or info["poolings"].get(self.options["pooling"], info["dim"])
+        return dimension
 
-    def _request(self, start: int, parts: Sequence[Part]) -> Request:
-        options = {name: value for name, value in self.options.items() if value is not None}
-        body: dict[str, Any]
-        if parts[0].is_file:
-            files = [(f"inputs[{index}]", ("file", part.content)) for index, part in enumerate(parts)]
-            body = {"files": files, "params": options}
-        else:
-            strings = [orjson.Fragment(part.content) for part in parts]
-            content = orjson.dumps({"inputs": strings, "modality": self.modality, **options})
-            body = {"content": content, "headers": {"content-type": "application/json"}}
-        arguments = {"method": "POST", "url": path_of(self.model, "embed"), **body}
-        return Request(start, [part.name for part in parts], arguments)
-
-
-def _named(name: str, message: str) -> str:
-    return f"{name}: {message}" if name else message
+    @property
+    def path(self) -> str:
+        """Where requests for embeddings go."""
+        return path_of(self.model, "embed")
 
 
 def path_of(model: str | None, route: str) -> str:
@@ -172,10 +77,11 @@ def image_call(
     pooling: Pooling | None,
     normalize: bool | None,
     dimensions: int | None,
+    errors: MutableMapping[int, str] | None,
 ) -> Call:
     """A call for the embeddings of pictures."""
     options = {"pooling": pooling, "normalize": normalize, "dimensions": dimensions}
-    return Call(pictures.listed(images), "picture", pictures.sent, pictures.name, model, options)
+    return Call(pictures.listed(images), "picture", pictures.sent, pictures.name, model, options, errors)
 
 
 def text_call(
@@ -187,6 +93,7 @@ def text_call(
     dimensions: int | None,
     prompt_name: str | None,
     truncate: bool | None,
+    errors: MutableMapping[int, str] | None,
 ) -> Call:
     """A call for the embeddings of texts."""
     options = {
@@ -197,7 +104,7 @@ def text_call(
         "truncate": truncate,
     }
     listed = [texts] if isinstance(texts, str) else texts
-    return Call(listed, "text", _text, lambda text: "", model, options, modality="text")
+    return Call(listed, "text", _text, lambda text: "", model, options, errors, modality="text")
 
 
 def _text(text: object) -> str:

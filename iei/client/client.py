@@ -6,17 +6,17 @@ import ssl
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
-import numpy as np
 
 from iei.client.answers import Info, Vectors, info_of
-from iei.client.calls import Batch, Call, Pooling, image_call, path_of, text_call
+from iei.client.batches import Batch
+from iei.client.calls import Call, Pooling, image_call, path_of, text_call
 from iei.client.connection import Connection
 from iei.client.pictures import ImageItem
 from iei.client.retries import Attempts, Outcome
@@ -63,7 +63,7 @@ class Client:
             verify=verify,
         )
         self._http = httpx2.Client(**self._connection.arguments())
-        self._known: Info | None = None
+        self._known: dict[str | None, Info] = {}
         self._asking = threading.Lock()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="iei-client")
         # Many are never closed: those in notebooks, and those inside of other libraries' objects.
@@ -77,6 +77,7 @@ class Client:
         pooling: Pooling | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
+        errors: MutableMapping[int, str] | None = None,
         progress: bool = False,
     ) -> Vectors:
         """Embeds pictures. What is left out is as the server and the model say.
@@ -89,17 +90,21 @@ class Client:
             pooling: how the vectors of patches become one.
             normalize: divide each vector by its L2 norm.
             dimensions: keep so many leading values, before normalising.
+            errors: a dict that gets the indices of bad pictures, and what is wrong with them. Their rows are NaN, and
+                the others have their vectors. Default: bad pictures end the call.
             progress: show a bar on stderr.
 
         Returns:
             float32[n, d], in the order of the pictures, also for a single one.
 
         Raises:
-            InputError: some pictures can't be embedded. Of several bad requests, the first one is told.
+            InputError: some pictures can't be embedded, and there is no `errors`. The first bad request is told.
             ServerError: the server refused a request, or was busy for longer than `retry_s`.
             Unreachable: there was no answer.
         """
-        call = image_call(images, model=model, pooling=pooling, normalize=normalize, dimensions=dimensions)
+        call = image_call(
+            images, model=model, pooling=pooling, normalize=normalize, dimensions=dimensions, errors=errors
+        )
         return self._embed(call, progress)
 
     def embed_texts(
@@ -112,18 +117,20 @@ class Client:
         dimensions: int | None = None,
         prompt_name: str | None = None,
         truncate: bool | None = None,
+        errors: MutableMapping[int, str] | None = None,
         progress: bool = False,
     ) -> Vectors:
         """Embeds texts. What is left out is as the server and the model say.
 
         Args:
             texts: one or more, also from a generator.
-            model: see `embed_images`, as for `pooling`, `normalize`, `dimensions` and `progress`.
+            model: a name that the server serves. Default: its first one.
             pooling: how the vectors of tokens become one.
             normalize: divide each vector by its L2 norm.
             dimensions: keep so many leading values, before normalising.
             prompt_name: one of the model's prompts, such as `query`, which is put before each text.
             truncate: cut texts that are too long, instead of refusing them.
+            errors: a dict that gets the indices of bad texts, as in `embed_images`.
             progress: show a bar on stderr.
 
         Returns:
@@ -140,6 +147,7 @@ class Client:
             dimensions=dimensions,
             prompt_name=prompt_name,
             truncate=truncate,
+            errors=errors,
         )
         return self._embed(call, progress)
 
@@ -167,14 +175,15 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self._connection.url!r})"
 
-    def _limits(self) -> Info:
-        """The server's, asked for once."""
+    def _limits(self, model: str | None) -> Info:
+        """Of the server, with the dimensions of the model; asked for once."""
         with self._asking:
-            self._known = self._known or self.info()
-            return self._known
+            if model not in self._known:
+                self._known[model] = self.info(model)
+            return self._known[model]
 
     def _embed(self, call: Call, progress: bool) -> Vectors:
-        info = self._limits()
+        info = self._limits(call.model)
         coming = call.batches(self._connection.batch_size, info)
         # Twice as many as are sent at a time, so that a slow one does not keep the others from going on.
         most = 2 * self._connection.concurrency
@@ -185,7 +194,7 @@ class Client:
             try:
                 while True:
                     for batch in islice(coming, most - len(in_work)):
-                        in_work.append(self._threads.submit(self._embed_batch, call, batch, info, stop))
+                        in_work.append(self._threads.submit(self._embed_batch, batch, stop))
                     if not in_work:
                         return call.joined(blocks, info)
                     blocks.append(in_work.popleft().result())
@@ -195,10 +204,11 @@ class Client:
                 for future in in_work:
                     future.cancel()
 
-    def _embed_batch(self, call: Call, batch: Batch, info: Info, stop: threading.Event) -> Vectors:
+    def _embed_batch(self, batch: Batch, stop: threading.Event) -> Vectors:
         """float32[n, d] of a batch, in one of the threads."""
-        requests = call.requests(batch, info)
-        return np.concatenate([request.vectors(self._outcome(request.arguments, stop)) for request in requests])
+        for request in batch.requests():
+            request.outcome = self._outcome(request.arguments, stop)
+        return batch.vectors
 
     def _outcome(self, arguments: Mapping[str, Any], stop: threading.Event) -> Outcome:
         """What comes of a request in the end. `stop` ends a pause before another attempt."""

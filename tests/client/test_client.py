@@ -116,10 +116,43 @@ def test_a_bad_text_is_named(text_server: Server, using: Using, text: object) ->
 
 
 @pytest.mark.parametrize("using", BOTH)
+def test_bad_items_may_cost_their_own_vectors_only(demo_server: Server, using: Using) -> None:
+    items: list[Any] = [png()] * 12
+    items[1], items[4], items[5] = "no such file.png", b"torn", "data:image/png;base64,AAAA"
+    items[9:12] = [b"torn"] * 3
+    errors: dict[int, str] = {}
+    vectors = using(demo_server.url, lambda client: client.embed_images(items, errors=errors), batch_size=3)
+    assert sorted(errors) == [1, 4, 5, 9, 10, 11]
+    assert errors[1] == "no such file.png: No such file or directory"
+    assert errors[4].startswith("is not an image")
+    assert np.flatnonzero(np.isnan(vectors).all(axis=1)).tolist() == sorted(errors)
+    good = np.delete(vectors, list(errors), axis=0)
+    np.testing.assert_allclose(good, np.repeat(expected(demo_server, [data_uri(png())]), 6, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("using", BOTH)
+def test_a_refused_request_is_sent_again_without_its_bad_items(using: Using) -> None:
+    def answer(texts: list[str]) -> Answer:
+        bad = [f"inputs[{index}]: is bad" for index, text in enumerate(texts) if text == "x"]
+        return refusal(400, "; ".join(bad)) if bad else numbers(texts)
+
+    errors: dict[int, str] = {}
+    with StandIn(answer).running() as server:
+        vectors = using(server.url, lambda client: client.embed_texts(["x", "1", "x", "3"], errors=errors))
+        with pytest.raises(InputError, match=r"^inputs\[0\]: is bad; inputs\[2\]: is bad$"):
+            using(server.url, lambda client: client.embed_texts(["x", "1", "x", "3"]))
+    assert errors == {0: "is bad", 2: "is bad"}
+    np.testing.assert_array_equal(vectors, np.array([[np.nan], [1], [np.nan], [3]], np.float32))
+    assert server.received[:2] == [["x", "1", "x", "3"], ["1", "3"]]
+
+
+@pytest.mark.parametrize("using", BOTH)
 def test_nothing_gives_an_array_of_no_rows(text_server: Server, using: Using) -> None:
     assert using(text_server.url, lambda client: client.embed_texts([], dimensions=5)).shape == (0, 5)
-    dim = using(text_server.url, lambda client: client.info())["dim"]
-    assert using(text_server.url, lambda client: client.embed_images([])).shape == (0, dim)
+    for model in ("clip", "minilm"):
+        nothing = using(text_server.url, lambda client, model=model: client.embed_texts([], model=model))
+        something = using(text_server.url, lambda client, model=model: client.embed_texts("a", model=model))
+        assert nothing.shape == (0, something.shape[1])
 
 
 @pytest.mark.parametrize("using", BOTH)
