@@ -42,12 +42,16 @@ from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
 from iei.service import EmbeddingService
+from iei.serving.flag import SharedFlag
+from iei.serving.host import hosted
+from iei.serving.stopping import Stopping
 from iei.settings import Settings
 from iei.telemetry import rate
 from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import ARENAS, IN_WORK, RequestMetrics
 from iei.telemetry.record import INTERACTIVE, Observer
 from iei.telemetry.request_log import log_requests
+from iei.telemetry.traces import Traces, read_traces
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ def create_app(
     engine: Engine,
     counters: Counters,
     grpc_port: GrpcPort | None = None,
+    is_last: SharedFlag | None = None,
 ) -> FastAPI:
     """The application that every worker serves. Opens no connection: make it before the workers are forked.
 
@@ -67,6 +72,7 @@ def create_app(
         engine: runs them.
         counters: what `/metrics` shows, counted together with all processes that have them.
         grpc_port: where each worker serves gRPC, too.
+        is_last: set by the master before it stops all workers, if there is a master that does.
 
     Raises:
         StartupError: a setting makes no sense.
@@ -98,19 +104,27 @@ def create_app(
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    observers = [
+    traces = read_traces(settings.traces)
+    observers: list[Observer] = [
+        *([traces] if traces else []),  # first: the log names the trace
         RequestMetrics(counters),
         *log_requests(settings.logs, quiet=dialects.health_routes | {("GET", "/metrics")}),
     ]
     route_of = RouteNames()
-    serving_grpc = _serving_grpc(grpc_port, service, settings, sender, observers) if grpc_port else nullcontext
+    serving_grpc: Serving = nullcontext
+    if grpc_port:
+        serving_grpc = _serving_grpc(grpc_port, service, settings, sender, observers)
+
+    def host() -> AbstractAsyncContextManager[Stopping | None]:
+        return hosted(settings, respond, is_last, service.drain)
+
     is_shown = keyring is not None or settings.access.public_docs is not False
 
     app = FastAPI(
         title="IEI, Image Embedding Inference",
         version=__version__,
         openapi_tags=[{"name": each.name, "description": each.about} for each in dialects if each.is_documented],
-        lifespan=_lifespan(service, serving_grpc, counters, catalog.names, lambda: engine.shared_bytes),
+        lifespan=_lifespan(service, host, serving_grpc, traces, counters, catalog.names, lambda: engine.shared_bytes),
         openapi_url="/openapi.json" if is_shown else None,
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
@@ -170,13 +184,18 @@ _CLIENT_LIMITS = (
 )
 
 
-Serving = Callable[[], AbstractAsyncContextManager[None]]
+Host = Callable[[], AbstractAsyncContextManager[Stopping | None]]
+"""Limits the server that runs a worker, and decides how the worker stops."""
+
+Serving = Callable[[Stopping | None], AbstractAsyncContextManager[object]]
 """Serves on another port for as long as a worker runs."""
 
 
 def _lifespan(
     service: EmbeddingService,
+    host: Host,
     serving_grpc: Serving,
+    traces: Traces | None,
     counters: Counters,
     models: Sequence[str],
     shared_bytes: Callable[[], int],
@@ -192,10 +211,14 @@ def _lifespan(
             asyncio.create_task(_end_when_orphaned(made_by)),
             asyncio.create_task(_measure(counters, shared_bytes)),
         ]
+        if traces:
+            traces.start()
         await service.start()
-        async with serving_grpc():
+        async with host() as stopping, serving_grpc(stopping):
             yield
         await service.stop()
+        if traces:
+            traces.stop()
         for task in meanwhile:
             task.cancel()
 
@@ -214,13 +237,19 @@ def _serving_grpc(
     port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender, observers: Sequence[Observer]
 ) -> Serving:
     @asynccontextmanager
-    async def serving() -> AsyncIterator[None]:
+    async def serving(stopping: Stopping | None) -> AsyncIterator[None]:
         from iei.grpc.server import GrpcServer  # in the worker: grpcio must not be started before a fork
 
         server = GrpcServer(port, service, settings, sender, observers)
+
+        async def stop_with_http(stopping: Stopping) -> None:
+            await stopping.port_closed.wait()
+            await server.stop(stopping.grace_s)
+
         await server.start()
+        stop = asyncio.create_task(stop_with_http(stopping)) if stopping else None
         yield
-        await server.stop()
+        await (stop or server.stop(settings.server.graceful_timeout_s))
 
     return serving
 

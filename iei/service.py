@@ -88,6 +88,7 @@ class EmbeddingService:
         self._devices = devices
         self._counters = counters
         self._admission = Admission(settings)
+        self._is_draining = False
         preparer.keep(engine.default)
 
     async def start(self) -> None:
@@ -102,8 +103,12 @@ class EmbeddingService:
 
     @property
     def ready(self) -> bool:
-        """Whether an input sent now would be computed: the engine is there, has its model, and answers."""
-        return self._engine.ready
+        """Whether inputs should be sent here: the engine is there, has its model, and answers; and this goes on."""
+        return self._engine.ready and not self._is_draining
+
+    def drain(self) -> None:
+        """From now on this is not `ready`, so that inputs are sent elsewhere. Those that come are still computed."""
+        self._is_draining = True
 
     @property
     def default(self) -> ModelSpec:
@@ -381,6 +386,8 @@ class EmbeddingService:
             record = current()
             record.add(Lap("queue", prepared, taken))
             record.add(Lap("forward", taken, computed))
+            record.largest_batch = max(record.largest_batch, result.forward.batch_size)
+            record.engine_pid = result.forward.engine_pid
             request.work.computed(target.modality)
             embedding = finish(result, target, rows, request.options.dimensions, picture)
             request.done[index] = _Done(embedding, prepared - started, result.forward)

@@ -108,8 +108,11 @@ class ServerSettings(Group):
     """PEM file of the certificate, with its chain, for HTTPS (`iei serve` only). Default: HTTP."""
     tls_key: Path | None = setting("Server", None, "IEI_TLS_KEY")
     """PEM file of the certificate's private key, without a passphrase."""
+    drain_s: float = setting("Operation", 5.0, "IEI_DRAIN_S", ge=0)
+    """Seconds between SIGTERM and the closing of the port, in which readiness is 503 and each response ends its
+    connection, so that balancers send elsewhere. 0: the port closes at once."""
     graceful_timeout_s: int = setting("Operation", 30, "IEI_GRACEFUL_TIMEOUT_S", ge=1)
-    """Seconds that accepted requests may take after SIGTERM (`iei serve` only; gunicorn has its own option)."""
+    """Seconds that accepted requests may take after the port is closed (gunicorn ends them after its own option)."""
 
     @property
     def address(self) -> str:
@@ -135,6 +138,25 @@ class LogSettings(Group):
     """Lines for people, or one JSON object per line for machines."""
     log_requests: Literal["off", "failed", "all"] = setting("Operation", "off", "IEI_LOG_REQUESTS")
     """Requests that get a line in the log, at level `info`: none, those that failed, or all but health checks."""
+
+
+class TraceSettings(Group):
+    """Where traces are sent. OpenTelemetry's SDK reads its other variables itself."""
+
+    otlp_endpoint: str | None = setting("Operation", None, "OTEL_EXPORTER_OTLP_ENDPOINT")
+    """URL of an OpenTelemetry collector that takes OTLP over HTTP (extra `otel`). Default: there are no traces."""
+    otlp_traces_endpoint: str | None = setting("Operation", None, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    """The same for traces alone, with the path, such as `http://collector:4318/v1/traces`."""
+    otel_disabled: bool = setting("Operation", False, "OTEL_SDK_DISABLED")
+    """No traces, whatever endpoints are set."""
+
+    @property
+    def collector(self) -> str | None:
+        """The whole URL for traces; None: there are none."""
+        if self.otel_disabled:
+            return None
+        base = self.otlp_endpoint
+        return self.otlp_traces_endpoint or (f"{base.rstrip('/')}/v1/traces" if base else None)
 
 
 class AccessSettings(Group):
@@ -250,6 +272,21 @@ class BodySettings(Group):
     """Seconds in which the body of a request must arrive; otherwise it is answered 408."""
 
 
+class ConnectionSettings(Group):
+    """Limits on connections whose clients are slow, or too many."""
+
+    head_timeout_s: float = setting("Limits on what is sent", 10.0, "IEI_HEAD_TIMEOUT_S", gt=0)
+    """Seconds in which the request line and the headers must arrive; otherwise the connection is closed (408)."""
+    max_head_bytes: int = setting("Limits on what is sent", 64 * 2**10, "IEI_MAX_HEAD_BYTES", ge=1024)
+    """Largest request line and headers together, in bytes."""
+    write_timeout_s: float = setting("Limits on what is sent", 30.0, "IEI_WRITE_TIMEOUT_S", gt=0)
+    """Seconds in which a client must read 16 KiB of an answer, or all that is left of it; otherwise the connection is
+    closed."""
+    max_connections: int = setting("Limits on what is sent", 1000, "IEI_MAX_CONNECTIONS", ge=1)
+    """Most connections of one worker. Beyond it, the one that has been idle for longest is closed; if none is, the
+    new one is answered 503."""
+
+
 class InputSettings(Group):
     """How inputs are fetched, decoded and tokenized, and the limits on them."""
 
@@ -326,11 +363,13 @@ class Settings(BaseModel):
     models: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
     logs: LogSettings = LogSettings()
+    traces: TraceSettings = TraceSettings()
     access: AccessSettings = AccessSettings()
     load: LoadOptions = LoadOptions()
     engine: EngineSettings = EngineSettings()
     requests: RequestSettings = RequestSettings()
     body: BodySettings = BodySettings()
+    connections: ConnectionSettings = ConnectionSettings()
     inputs: InputSettings = InputSettings()
     dialects: DialectSettings = DialectSettings()
 

@@ -180,7 +180,7 @@ def _health_router(service: EmbeddingService, path: str) -> APIRouter:
     async def vertex_health() -> dict[str, bool]:
         """Readiness, where Vertex AI asks for it."""
         if not service.ready:
-            raise Unhealthy("the engine is not ready (yet)")
+            raise Unhealthy("the engine is not ready (yet), or the server stops")
         return {"ready": True}
 
     return routes

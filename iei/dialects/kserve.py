@@ -107,7 +107,7 @@ def _model_routes(service: EmbeddingService, served: Callable[..., Awaitable[str
 
 def _is_ready(service: EmbeddingService) -> bool:
     if not service.ready:
-        raise Unhealthy("the engine is not ready (yet)")
+        raise Unhealthy("the engine is not ready (yet), or the server stops")
     return True
 
 

@@ -212,7 +212,7 @@ def _health_routes(service: EmbeddingService) -> APIRouter:
         """Readiness: 204 if the engine is running and the model is served, and 503 or 404 otherwise."""
         service.resolve(model_of(request))
         if not service.ready:
-            raise Unhealthy("the engine is not ready (yet)")
+            raise Unhealthy("the engine is not ready (yet), or the server stops")
         return Response(status_code=204)
 
     @routes.get("/meta", response_model=dict[str, Any])

@@ -80,7 +80,7 @@ _WELCOME = struct.Struct("<B63x")
 _SUBMIT = struct.Struct("<BBBBHBxQIIIIQQQd")
 _CANCEL = struct.Struct("<B7xQ48x")
 _DESCRIBE = struct.Struct("<B3xIQQQ32x")
-_REPLY = struct.Struct("<BB6xQQdd24x")
+_REPLY = struct.Struct("<BB6xQQddII16x")
 
 
 class Hello(NamedTuple):

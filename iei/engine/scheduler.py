@@ -5,6 +5,7 @@ It knows neither sockets nor asyncio: `process` and `inprocess` bring requests t
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable
@@ -62,6 +63,7 @@ class Scheduler:
         """A file descriptor, readable when models have arrived."""
         self._models = models
         self._timeout_s = timeout_s
+        self._pid = os.getpid()
         self._meter = meter or Meter()
         self._meter.loaded(models.loaded)
         self._batcher: Batcher[Request] = Batcher(models.default.max_batch)
@@ -147,7 +149,8 @@ class Scheduler:
             outcomes = execute(watched, tasks)
         inference_s = time.monotonic() - started
         for job, outcome in zip(batch, outcomes, strict=True):
-            job.payload.reply(_answer(outcome, Forward(started - job.enqueued, inference_s)))
+            forward = Forward(started - job.enqueued, inference_s, len(batch), self._pid)
+            job.payload.reply(_answer(outcome, forward))
 
 
 def _job(request: Request, task: Task, model: Model) -> Job[Request]:

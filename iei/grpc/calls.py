@@ -16,7 +16,7 @@ from iei.errors import IEIError, InternalError
 from iei.grpc.messages import decode, encode
 from iei.priority import PRIORITY
 from iei.telemetry.ids import request_id
-from iei.telemetry.record import RECORD, Observer, Record, current, finish
+from iei.telemetry.record import RECORD, Observer, Record, carried, current, finish
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def _handler(
     async def handle(content: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         metadata = _headers(context.invocation_metadata() or ())
         record = Record(request_id(metadata.get("x-request-id", "")), method="POST", route=path, dialect="gRPC")
-        record.received_bytes = len(content)
+        record.received_bytes, record.carried = len(content), carried(metadata)
         RECORD.set(record)  # of this call alone: each is a task of its own
         try:
             reply = await answer(metadata, content)

@@ -29,6 +29,7 @@ class RequestLine:
             "dialect": record.dialect,
             "status": record.status,
             "error": type(record.error).__name__ if record.error else "",
+            "trace_id": record.trace_id,
             "model": record.model,
             "key": record.key,
             "inputs": dict(record.inputs),

@@ -43,6 +43,7 @@ def changed(frame: bytes, place: int, value: int) -> bytes:
 
 
 SLOTS = st.builds(Slot, input_bytes=U64, output_bytes=U64, offset=U64)
+FORWARDS = st.builds(Forward, SECONDS, SECONDS, U32, U32)
 FRAMES = st.one_of(
     st.builds(Hello, arena_bytes=U64, pid=U64),
     st.just(Welcome()),
@@ -61,7 +62,7 @@ FRAMES = st.one_of(
     ),
     st.builds(Cancel, job=U64),
     st.builds(Describe, job=U64, model=U32, slot=st.builds(Slot, st.just(0), U64, U64)),
-    st.builds(Reply, job=U64, status=st.sampled_from(Status), nbytes=U64, forward=st.builds(Forward, SECONDS, SECONDS)),
+    st.builds(Reply, job=U64, status=st.sampled_from(Status), nbytes=U64, forward=FORWARDS),
 )
 
 
