@@ -1,14 +1,8 @@
-"""The ASGI application of a worker: dialects, middleware, lifespan."""
+"""The ASGI application of a worker: dialects and middleware, and what runs beside them."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import signal
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, NoReturn
 
 from fastapi import FastAPI, Security
@@ -43,15 +37,13 @@ from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
 from iei.service import EmbeddingService
 from iei.serving.flag import SharedFlag
-from iei.serving.host import hosted
-from iei.serving.stopping import Stopping
 from iei.settings import Settings
-from iei.telemetry import rate
 from iei.telemetry.counters import Counters
-from iei.telemetry.metrics import ARENAS, IN_WORK, RequestMetrics
-from iei.telemetry.record import INTERACTIVE, Observer
+from iei.telemetry.metrics import RequestMetrics
+from iei.telemetry.record import Observer
 from iei.telemetry.request_log import log_requests
-from iei.telemetry.traces import Traces, read_traces
+from iei.telemetry.traces import read_traces
+from iei.worker import computing, counting, ending_with_master, hosting, lifespan, serving_grpc, tracing
 
 log = logging.getLogger(__name__)
 
@@ -111,20 +103,21 @@ def create_app(
         *log_requests(settings.logs, quiet=dialects.health_routes | {("GET", "/metrics")}),
     ]
     route_of = RouteNames()
-    serving_grpc: Serving = nullcontext
-    if grpc_port:
-        serving_grpc = _serving_grpc(grpc_port, service, settings, sender, observers)
-
-    def host() -> AbstractAsyncContextManager[Stopping | None]:
-        return hosted(settings, respond, is_last, service.drain)
-
+    grpc = serving_grpc(grpc_port, service, settings, sender, observers) if grpc_port else None
+    parts = [
+        counting(counters, catalog.names, lambda: engine.shared_bytes),
+        ending_with_master(),
+        tracing(traces),
+        computing(service),
+        hosting(settings, respond, is_last, service, grpc),
+    ]
     is_shown = keyring is not None or settings.access.public_docs is not False
 
     app = FastAPI(
         title="IEI, Image Embedding Inference",
         version=__version__,
         openapi_tags=[{"name": each.name, "description": each.about} for each in dialects if each.is_documented],
-        lifespan=_lifespan(service, host, serving_grpc, traces, counters, catalog.names, lambda: engine.shared_bytes),
+        lifespan=lifespan(parts),
         openapi_url="/openapi.json" if is_shown else None,
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
@@ -182,86 +175,6 @@ _CLIENT_LIMITS = (
     "url_inputs",
     "url_timeout_s",
 )
-
-
-Host = Callable[[], AbstractAsyncContextManager[Stopping | None]]
-"""Limits the server that runs a worker, and decides how the worker stops."""
-
-Serving = Callable[[Stopping | None], AbstractAsyncContextManager[object]]
-"""Serves on another port for as long as a worker runs."""
-
-
-def _lifespan(
-    service: EmbeddingService,
-    host: Host,
-    serving_grpc: Serving,
-    traces: Traces | None,
-    counters: Counters,
-    models: Sequence[str],
-    shared_bytes: Callable[[], int],
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    made_by = os.getpid()
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        counters.join("worker")
-        for model in models:  # the queue of a model that nobody has asked for is 0, and not unknown
-            counters.add(IN_WORK, (model, INTERACTIVE), 0)
-        meanwhile = [
-            asyncio.create_task(_end_when_orphaned(made_by)),
-            asyncio.create_task(_measure(counters, shared_bytes)),
-        ]
-        if traces:
-            traces.start()
-        await service.start()
-        async with host() as stopping, serving_grpc(stopping):
-            yield
-        await service.stop()
-        if traces:
-            traces.stop()
-        for task in meanwhile:
-            task.cancel()
-
-    return lifespan
-
-
-async def _measure(counters: Counters, shared_bytes: Callable[[], int]) -> NoReturn:
-    """Measures once a second what is not counted as it happens."""
-    while True:
-        counters.set(ARENAS, (), shared_bytes())
-        rate.sample(counters, time.monotonic())
-        await asyncio.sleep(rate.EVERY_S)
-
-
-def _serving_grpc(
-    port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender, observers: Sequence[Observer]
-) -> Serving:
-    @asynccontextmanager
-    async def serving(stopping: Stopping | None) -> AsyncIterator[None]:
-        from iei.grpc.server import GrpcServer  # in the worker: grpcio must not be started before a fork
-
-        server = GrpcServer(port, service, settings, sender, observers)
-
-        async def stop_with_http(stopping: Stopping) -> None:
-            await stopping.port_closed.wait()
-            await server.stop(stopping.grace_s)
-
-        await server.start()
-        stop = asyncio.create_task(stop_with_http(stopping)) if stopping else None
-        yield
-        await (stop or server.stop(settings.server.graceful_timeout_s))
-
-    return serving
-
-
-async def _end_when_orphaned(master: int) -> None:
-    """Ends a forked worker whose master was killed: uvicorn's worker would serve on, with nobody to stop it."""
-    if os.getpid() == master:
-        return
-    while os.getppid() == master:  # noqa: ASYNC110 - nothing announces that a parent has died
-        await asyncio.sleep(1)
-    log.error("the master process is gone: stopping")
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _raise_as_iei_error(request: Request, error: Exception) -> NoReturn:

@@ -19,7 +19,6 @@ from iei.engine.meter import Meter
 from iei.engine.watchdog import Watchdog
 from iei.priority import Priority
 from iei.runtimes.api import Model
-from iei.telemetry.record import INTERACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ class Scheduler:
         started = time.monotonic()
         watched = model if self._timeout_s is None else Watchdog(model, self._timeout_s)
         tasks = [job.payload.task for job in batch if job.payload.task]
-        with self._meter.forward(model.spec, tasks[0].modality, [INTERACTIVE] * len(batch)):
+        with self._meter.forward(model.spec, tasks[0].modality, [job.priority for job in batch]):
             outcomes = execute(watched, tasks)
         inference_s = time.monotonic() - started
         for job, outcome in zip(batch, outcomes, strict=True):

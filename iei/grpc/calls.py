@@ -105,7 +105,7 @@ def _handler(
             SENDER.set(allowed.quota)  # of this call alone: each is a task of its own
             priority = rule.of(metadata, path, at_most=allowed.priority)
             PRIORITY.set(priority)
-            current().priority = priority.label
+            current().priority = priority
         return await method.answer(decode(method.request, content, max_elements))
 
     async def handle(content: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:

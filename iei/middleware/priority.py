@@ -27,7 +27,7 @@ class Prioritize:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         priority = self._rule.of(Headers(scope=scope), scope["path"], at_most=PRIORITY.get())
-        current().priority = priority.label
+        current().priority = priority
         before = PRIORITY.set(priority)
         try:
             await self._app(scope, receive, send)

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, get_args
 
 from iei.errors import IEIError
 from iei.models.spec import Modality
+from iei.priority import Priority
 
 CARRIED = ("traceparent", "tracestate")
 """Headers of a request that say which trace it belongs to: https://www.w3.org/TR/trace-context/."""
@@ -26,10 +27,6 @@ a URL; `wait` for a thread; `decode` and `resize`, or `tokenize`; `queue`: until
 whole batch shared. `serialise`: from the last vector to the head of the answer.
 """
 STAGES: tuple[Stage, ...] = get_args(Stage)
-
-
-INTERACTIVE = "interactive"
-"""The priority of requests."""
 
 
 class Lap(NamedTuple):
@@ -70,7 +67,7 @@ class Record:
     """Name of the API key; empty: none was needed."""
     model: str = ""
     """Served name; empty until it is known."""
-    priority: str = INTERACTIVE
+    priority: Priority = Priority.INTERACTIVE
     inputs: dict[Modality, int] = field(default_factory=dict)
     """How many there are, once they have been admitted."""
     received_bytes: int = 0

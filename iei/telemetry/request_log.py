@@ -32,6 +32,7 @@ class RequestLine:
             "trace_id": record.trace_id,
             "model": record.model,
             "key": record.key,
+            "priority": record.priority.label if record.inputs else "",
             "inputs": dict(record.inputs),
             "received_bytes": record.received_bytes,
             "sent_bytes": record.sent_bytes,

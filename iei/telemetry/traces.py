@@ -132,7 +132,7 @@ def _attributes(record: Record) -> Mapping[str, Any]:
         "iei.request_id": record.id,
         "iei.dialect": record.dialect,
         "iei.key": record.key,
-        "iei.priority": record.priority if record.inputs else "",
+        "iei.priority": record.priority.label if record.inputs else "",
         **{f"iei.inputs.{modality}": count for modality, count in record.inputs.items()},
     }
     return {name: value for name, value in known.items() if value != ""}

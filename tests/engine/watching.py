@@ -17,7 +17,7 @@ class WatchingEngine(InProcessEngine):
     def __init__(self) -> None:
         super().__init__(KnownRuntime())
         self.seen: list[Priority] = []
-        self.recorded: list[str] = []
+        self.recorded: list[Priority] = []
         """The same, as the records of the requests have it."""
 
     async def run(self, *arguments: Any, **options: Any) -> Result:

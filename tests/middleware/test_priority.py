@@ -50,7 +50,7 @@ def test_header_route_and_key_decide(
     headers = {"x-api-key": key} | ({"X-IEI-Priority": header} if header else {})
     assert client.post(path, json=BODY, headers=headers).status_code == 200
     assert ENGINE.seen == [priority] * 2
-    assert ENGINE.recorded == [priority.label] * 2
+    assert ENGINE.recorded == [priority] * 2
     assert PRIORITY.get() is INTERACTIVE
 
 
