@@ -149,6 +149,6 @@ def test_cloud_storage_is_refused_unless_a_model_is_set(allow_list: Path) -> Non
 @pytest.mark.parametrize(
     "settings", [{"model": "a" * 300}, {"models": f"a={'b' * 300}"}, {"supported_models": "c" * 300}]
 )
-def test_a_path_that_cannot_be_looked_at_stops_the_start(settings: dict[str, str]) -> None:
+def test_a_path_that_cannot_be_looked_at_stops_the_start(settings: dict[str, Any]) -> None:
     with pytest.raises(StartupError, match=r"can't be read: File name too long\.$"):
         catalog(**settings)
