@@ -8,12 +8,16 @@ that a page shows comes from another host.
 from __future__ import annotations
 
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sequence import draw
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -75,6 +79,13 @@ def link_folders(app: Sphinx, page: nodes.document) -> None:
             link.replace_self(nodes.reference("", "", *link.children, refuri=address))
 
 
+def draw_diagrams(app: Sphinx, page: nodes.document) -> None:
+    """Puts drawings in place of the sources of diagrams."""
+    for block in page.findall(nodes.literal_block):
+        if block.get("language") == "mermaid" and (drawing := draw(block.astext())):
+            block.replace_self(nodes.raw("", drawing, format="html"))
+
+
 def first_page(app: Sphinx, exception: Exception | None) -> None:
     """The README is the first page of the site, too."""
     if exception is None:
@@ -85,4 +96,5 @@ def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", navigate)
     app.connect("doctree-read", link_folders)
+    app.connect("doctree-read", draw_diagrams)
     app.connect("build-finished", first_page)

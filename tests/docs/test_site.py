@@ -58,6 +58,12 @@ def test_every_page_is_there(site: Path) -> None:
     assert (site / "index.html").read_text() == (site / "README.html").read_text()
 
 
+def test_every_diagram_is_drawn(site: Path) -> None:
+    for page in ROOT.glob("docs/**/*.md"):
+        html = (site / page.relative_to(ROOT)).with_suffix(".html").read_text()
+        assert html.count('<svg class="sequence"') == page.read_text().count("```mermaid"), page
+
+
 def test_nothing_is_loaded_from_another_host(site: Path) -> None:
     for page in site.glob("**/*.html"):
         loads = Loads()
