@@ -37,6 +37,7 @@ from iei.middleware.model_prefix import ModelPrefix
 from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
+from iei.page import site
 from iei.service import EmbeddingService
 from iei.settings import Settings
 from iei.telemetry.record import Observer
@@ -65,7 +66,11 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
     preparer = Preparer(settings.inputs, settings.inputs.threads(settings.server.workers))
     service = EmbeddingService(engine, catalog, preparer, settings.requests, devices=len(settings.engine.devices))
     dialects = Dialects(
-        [*(make(service, settings.dialects) for make in DIALECTS), server.dialect(service, client_limits(settings))]
+        [
+            *(make(service, settings.dialects) for make in DIALECTS),
+            *([site.dialect()] if settings.access.page else []),
+            server.dialect(service, client_limits(settings)),
+        ]
     )
 
     def respond(scope: Scope, error: IEIError) -> Response:
