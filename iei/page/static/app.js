@@ -61,6 +61,10 @@ async function attempt(action) {
     $("trouble").textContent = error.message;
     if (isLocked) $("key").focus();
     $("facts").textContent = "";
+    if (state.info) {
+      $("model").value = state.info.model_name; // the vectors on the page are still those of this one
+      showModel(state);
+    }
   }
 }
 

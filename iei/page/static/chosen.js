@@ -30,6 +30,11 @@ function show({ items }) {
   showStages(item);
 }
 
+function go(item) {
+  select(item);
+  $("chosen-title").focus(); // the button that was pressed will be gone
+}
+
 // Pictures and texts apart: the cosines of a text with pictures are lower than those with texts.
 function showNeighbours(item, others) {
   const ranked = others
@@ -44,7 +49,7 @@ function showNeighbours(item, others) {
       const length = 0.15 + 0.85 * share(cosine, [low, high]);
       const label = make("span", { class: "name" }, other.name);
       const content = [thumbnail(other, 36), ...bar(label, length, cosine.toFixed(4))];
-      return make("li", {}, make("button", { class: "plain row", onclick: () => select(other) }, ...content));
+      return make("li", {}, make("button", { class: "plain row", onclick: () => go(other) }, ...content));
     });
     return entries.length ? make("ol", {}, ...entries) : null;
   });

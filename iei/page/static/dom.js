@@ -14,7 +14,7 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 export function thumbnail(item, side) {
-  if (item.kind === "text") return make("span", { class: "thumb letter", "aria-hidden": "true" }, "“”");
+  if (item.kind === "text") return make("span", { class: "thumb letter", "aria-hidden": "true" }, "“ ”");
   if (!item.preview) return make("span", { class: "thumb letter", "aria-hidden": "true" }, "?");
   return make("img", { class: "thumb", src: item.preview, alt: "", width: side, height: side });
 }

@@ -79,12 +79,14 @@ async function compute(id) {
   if (!item) return;
   const { signal } = running;
   active += 1;
-  const result = await resultOf(item, signal);
-  active -= 1;
-  if (!signal.aborted) {
+  try {
+    const result = await resultOf(item, signal);
+    if (signal.aborted) return;
     update({ items: state.items.map((each) => (each.id === id ? { ...each, ...result } : each)) });
+  } finally {
+    active -= 1;
+    enqueue([]);
   }
-  enqueue([]);
 }
 
 async function resultOf(item, signal) {
@@ -112,7 +114,7 @@ async function pictureOf(file) {
     const preview = URL.createObjectURL(await canvas.convertToBlob({ type: "image/jpeg", quality: 0.9 }));
     return { ...item, preview, width: bitmap.width, height: bitmap.height };
   } catch (error) {
-    if (error.name !== "InvalidStateError") throw error;
+    if (!(error instanceof DOMException)) throw error;
     return item; // a format that only the server reads, such as TIFF, or no picture: then the server says so
   }
 }

@@ -6,6 +6,8 @@ import { isComputed, select, similarity } from "./items.js";
 import { watch } from "./state.js";
 import { range, share } from "./vectors.js";
 
+const NOT_COMPARABLE = "A picture and a text are compared in the space that both share: choose the pooling pooler.";
+
 let place = { row: 0, column: 0 };
 
 export function start() {
@@ -22,18 +24,19 @@ function show({ items, selected }) {
   $("similarity").hidden = shown.length < 2;
   if (shown.length < 2) return $("matrix").replaceChildren();
   const cosines = shown.map((one) => shown.map((other) => similarity(one, other)));
-  const span = range(cosines.flatMap((row, at) => row.filter((value, column) => column !== at && value !== null)));
-  const digits = span[1] - span[0] < 0.02 ? 4 : span[1] - span[0] < 0.2 ? 3 : 2;
+  const spans = spansOf(shown, cosines);
+  const widest = Math.max(...Object.values(spans).map(([low, high]) => high - low));
+  const digits = widest < 0.02 ? 4 : widest < 0.2 ? 3 : 2;
   const colour = matrixColours();
   const cell = (value, row, column) => {
     const attributes = { tabindex: -1, "data-row": row, "data-column": column };
     if (value === null) {
-      return make("td", { ...attributes, class: "pair none", title: "not comparable" }, "–");
+      return make("td", { ...attributes, class: "pair none", "aria-label": NOT_COMPARABLE }, "–");
     }
     const element = make("td", { ...attributes, class: row === column ? "pair self" : "pair" }, value.toFixed(digits));
-    element.dataset.says = `${shown[row].name} and ${shown[column].name}: cosine ${value.toFixed(4)}`;
+    element.setAttribute("aria-label", `${shown[row].name} and ${shown[column].name}: cosine ${value.toFixed(4)}`);
     if (row !== column) {
-      const background = colour(share(value, span));
+      const background = colour(share(value, spans[kindsOf(shown[row], shown[column])]));
       element.style.backgroundColor = css(background);
       element.style.color = inkOn(background);
     }
@@ -58,11 +61,27 @@ function show({ items, selected }) {
   place = { row: Math.min(place.row, shown.length - 1), column: Math.min(place.column, shown.length - 1) };
   cellAt(place).tabIndex = 0;
   if (isFocused) cellAt(place).focus();
-  const [low, high] = span.map((value) => value.toFixed(digits));
   const ramp = make("span", { class: "ramp" });
   ramp.style.backgroundImage = `linear-gradient(to right, ${css(colour(0))}, ${css(colour(1))})`;
-  $("scale").replaceChildren(low, ramp, high);
+  const told = Object.entries(spans).map(([kinds, ends]) => {
+    return make("span", {}, `${kinds}: ${ends.map((value) => value.toFixed(digits)).join(" to ")}`);
+  });
+  $("scale").replaceChildren(ramp, ...told);
 }
+
+// Pictures with texts have lower cosines than pictures with pictures, so each of the blocks has colours of its own.
+function spansOf(shown, cosines) {
+  const found = {};
+  cosines.forEach((row, at) => {
+    row.forEach((value, column) => {
+      if (value !== null && column > at) (found[kindsOf(shown[at], shown[column])] ??= []).push(value);
+    });
+  });
+  return Object.fromEntries(Object.entries(found).map(([kinds, values]) => [kinds, range(values)]));
+}
+
+const KINDS = { image: "Pictures", text: "Texts" };
+const kindsOf = (one, other) => (one.kind === other.kind ? KINDS[one.kind] : "Pictures with texts");
 
 function header(item, isPicked = false) {
   const content = [thumbnail(item, 44), make("span", { class: item.kind === "text" ? "name" : "hearable" }, item.name)];
@@ -81,7 +100,7 @@ function point(cell) {
 }
 
 function tell(cell) {
-  $("pair").textContent = cell.dataset.says ?? "A picture and a text are compared in the space that both share: pooling pooler.";
+  $("pair").textContent = cell.ariaLabel;
 }
 
 function walk(event) {

@@ -64,7 +64,7 @@ async function load({ info }) {
 
 // The picture, and over what the model sees of it a canvas with one pixel per patch.
 function stage(item, box) {
-  const lens = make("div", { class: "lens" }, make("canvas", { id: "overlay" }), make("span", { id: "cursor" }));
+  const lens = make("div", { class: "lens" }, make("canvas", { id: "overlay" }), make("span", { id: "picked" }), make("span", { id: "cursor" }));
   for (const side of ["left", "top", "width", "height"]) lens.style[side] = `${box[side] * 100}%`;
   const picture = item.preview
     ? make("img", { src: item.preview, alt: "", width: item.width, height: item.height })
@@ -87,6 +87,8 @@ function paint() {
   overlay.getContext("2d").putImageData(image, 0, 0);
   overlay.dataset.shows = heated ? "likeness" : "components";
   $("components").setAttribute("aria-pressed", String(!heated));
+  $("picked").hidden = !heated;
+  if (heated) frame($("picked"), heated.place);
   moveTo(view.cursor);
   tell();
 }
@@ -123,12 +125,15 @@ function tell() {
 
 function moveTo(place) {
   view.cursor = place;
-  const cursor = $("cursor").style;
-  cursor.width = `${100 / view.columns}%`;
-  cursor.height = `${100 / view.rows}%`;
-  cursor.left = `${(place.column * 100) / view.columns}%`;
-  cursor.top = `${(place.row * 100) / view.rows}%`;
+  frame($("cursor"), place);
   if (view.heated) tell();
+}
+
+function frame({ style }, { row, column }) {
+  style.width = `${100 / view.columns}%`;
+  style.height = `${100 / view.rows}%`;
+  style.left = `${(column * 100) / view.columns}%`;
+  style.top = `${(row * 100) / view.rows}%`;
 }
 
 function onKey(event) {

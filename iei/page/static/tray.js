@@ -11,9 +11,9 @@ export function start() {
 function show({ items, selected }) {
   document.body.toggleAttribute("data-empty", !items.length);
   $("clear").hidden = items.length < 2;
-  const focused = document.activeElement?.closest?.("#tray [data-id]")?.dataset.id;
+  const focused = document.activeElement.closest("#tray button");
   $("tray").replaceChildren(...items.map((item) => entry(item, item.id === selected)));
-  if (focused) $("tray").querySelector(`[data-id="${focused}"] .pick`)?.focus();
+  if (focused) focusAgain(focused);
   $("status").textContent = summary(items);
 }
 
@@ -30,6 +30,13 @@ function entry(item, isSelected) {
     ),
     make("button", { class: "plain remove", "aria-label": `Remove ${item.name}`, onclick: () => remove(item) }, "×"),
   );
+}
+
+// On the button that took the place of the focused one; where its item was removed, on the item that is chosen now.
+function focusAgain(button) {
+  const id = button.parentElement.dataset.id;
+  const again = $("tray").querySelector(`[data-id="${id}"] .${button.classList.contains("pick") ? "pick" : "remove"}`);
+  (again ?? $("tray").querySelector("[aria-current]") ?? $("choose")).focus();
 }
 
 // Read out by screen readers after each change, so it is short, and names what failed.
