@@ -68,7 +68,7 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
 
 
 _ROOT = orjson.dumps(
-    {"status": "alive", "message": "IEI", "model": "/info", "ready": "/health", "embed": "/embed", "routes": "/docs"}
+    {"status": "alive", "message": "IEI", "info": "/info", "ready": "/health", "embed": "/embed", "routes": "/docs"}
 )
 """What clients look for, and for people where to go on."""
 

@@ -16,8 +16,7 @@ let waiting = [];
 let active = 0;
 
 export async function addPictures(files) {
-  const added = await Promise.all([...files].map(pictureOf));
-  add(added);
+  for (const file of [...files]) add([await pictureOf(file)]); // one by one: each is decoded whole
 }
 
 export function addText(text) {

@@ -8,6 +8,8 @@ import { range, share } from "./vectors.js";
 
 const NOT_COMPARABLE = "A picture and a text are compared in the space that both share: choose the pooling pooler.";
 
+const MOST = 32; // rows and columns: more can't be looked at
+
 let place = { row: 0, column: 0 };
 
 export function start() {
@@ -20,7 +22,8 @@ export function start() {
 }
 
 function show({ items, selected }) {
-  const shown = items.filter(isComputed);
+  const computed = items.filter(isComputed);
+  const shown = computed.slice(0, MOST);
   $("similarity").hidden = shown.length < 2;
   if (shown.length < 2) return $("matrix").replaceChildren();
   const cosines = shown.map((one) => shown.map((other) => similarity(one, other)));
@@ -66,6 +69,7 @@ function show({ items, selected }) {
   const told = Object.entries(spans).map(([kinds, ends]) => {
     return make("span", {}, `${kinds}: ${ends.map((value) => value.toFixed(digits)).join(" to ")}`);
   });
+  if (computed.length > MOST) told.push(`These are the first ${MOST} of ${computed.length}.`);
   $("scale").replaceChildren(ramp, ...told);
 }
 
