@@ -36,7 +36,13 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
 ]
 
-SIZES = {"chelsea": (500, 375), "coffee": (600, 400), "rocket": (640, 427), "flower": (640, 427), "astronaut": (512, 512)}
+SIZES = {
+    "chelsea": (500, 375),
+    "coffee": (600, 400),
+    "rocket": (640, 427),
+    "flower": (640, 427),
+    "astronaut": (512, 512),
+}
 SCREENSHOTS = ROOT / "docs" / "images"
 MOST_BYTES = 200_000
 
@@ -179,7 +185,9 @@ def test_another_pooling_gives_other_vectors(browser: Browser, demo_server: Serv
         page.select_option("#pooling", "cls")
         expect(page.locator("#snippet")).to_contain_text("pooling=cls")
         expect(page.locator("#status")).to_have_text("2 vectors")
-        (expected,) = cosines(*np.split(post_files(demo_server, "/embed?pooling=cls", files["chelsea"], files["coffee"]), 2))
+        (expected,) = cosines(
+            *np.split(post_files(demo_server, "/embed?pooling=cls", files["chelsea"], files["coffee"]), 2)
+        )
         pair = frozenset(("chelsea.jpg", "coffee.jpg"))
         assert told_cosines(page)[pair] == pytest.approx(expected.item(), abs=2e-4)
         assert before[pair] != told_cosines(page)[pair]
@@ -325,9 +333,7 @@ def test_another_model_by_the_menu_and_by_the_path(
         expect(page.locator("#patches")).to_be_hidden()
 
 
-def test_a_bad_file_is_named_and_spoils_no_other(
-    browser: Browser, demo_server: Server, files: dict[str, Path]
-) -> None:
+def test_a_bad_file_is_named_and_spoils_no_other(browser: Browser, demo_server: Server, files: dict[str, Path]) -> None:
     with visit(browser, demo_server, fails=True) as page:
         page.set_input_files("#files", [files["broken"], files["chelsea"], files["coffee"]])
         expect(page.locator("#status")).to_have_text("2 vectors, broken.jpg failed")
@@ -391,8 +397,10 @@ def test_everything_by_keyboard(browser: Browser, demo_server: Server) -> None:
         expect(cell).to_have_attribute("aria-label", re.compile("^red disc.png and red disc.png: "))
         for key in ("ArrowDown", "ArrowRight", "ArrowDown", "Home"):
             page.keyboard.press(key)
-        expect(page.locator(":focus")).to_have_attribute("aria-label", re.compile("^blue squares.png and red disc.png: "))
-        expect(page.locator("#pair")).to_contain_text("blue squares.png and red disc.png")
+        expect(page.locator(":focus")).to_have_attribute(
+            "aria-label", re.compile("^blue squares.png and red disc.png: ")
+        )
+        expect(page.locator("#pair")).to_contain_text("blue squares.png, red disc.png")
         page.keyboard.press("Enter")
         expect(page.locator("#chosen-title")).to_have_text("blue squares.png")
         expect(page.locator(":focus")).to_have_attribute("aria-label", re.compile("^blue squares.png and "))
@@ -469,7 +477,11 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(
         expect(other_tab.locator("#unlock")).to_be_visible()
 
 
-RUNS = {"curl": ["bash", "-c"], "Python": [sys.executable, "-c"], "OpenAI client": [sys.executable, "-W", "ignore", "-c"]}
+RUNS = {
+    "curl": ["bash", "-c"],
+    "Python": [sys.executable, "-c"],
+    "OpenAI client": [sys.executable, "-W", "ignore", "-c"],
+}
 """Button → the command that runs its code."""
 
 
@@ -479,7 +491,7 @@ def test_the_code_runs_as_it_stands(browser: Browser, keyed_server: Server, file
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.fill("#key", "secret")
         page.press("#key", "Enter")
-        page.fill("#text", "it's a \"cat\" — 猫 \\ $HOME")
+        page.fill("#text", 'it\'s a "cat" — 猫 \\ $HOME')
         page.press("#text", "Enter")
         page.set_input_files("#files", files["chelsea"])
         expect(page.locator("#status")).to_have_text("2 vectors")
@@ -512,7 +524,11 @@ def test_the_code_runs_as_it_stands(browser: Browser, keyed_server: Server, file
 @pytest.mark.skipif(not os.environ.get("IEI_SCREENSHOTS"), reason="makes docs/images anew: IEI_SCREENSHOTS=1")
 def test_screenshots(browser: Browser, demo_server: Server, files: dict[str, Path]) -> None:
     desktop, phone = {"width": 1280, "height": 1160}, {"width": 360, "height": 740}
-    for name, scheme, size, scale in (("light", "light", desktop, 1), ("dark", "dark", desktop, 1), ("phone", "dark", phone, 2)):
+    for name, scheme, size, scale in (
+        ("light", "light", desktop, 1),
+        ("dark", "dark", desktop, 1),
+        ("phone", "dark", phone, 2),
+    ):
         options = {"color_scheme": scheme, "viewport": size, "device_scale_factor": scale}
         with visit(browser, demo_server, **options) as page:
             show(page, files, *SIZES)
@@ -525,6 +541,6 @@ def test_screenshots(browser: Browser, demo_server: Server, files: dict[str, Pat
             if name == "phone":
                 page.evaluate("document.getElementById('results').scrollIntoView()")
             picture = Image.open(io.BytesIO(page.screenshot()))
-            written = encode(picture.convert("RGB").quantize(192, dither=Image.Dither.NONE), "PNG", optimize=True)
+            written = encode(picture.convert("RGB").quantize(256), "PNG", optimize=True)
             assert len(written) <= MOST_BYTES
             (SCREENSHOTS / f"page-{name}.png").write_bytes(written)

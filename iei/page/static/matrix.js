@@ -10,20 +10,21 @@ const NOT_COMPARABLE = "A picture and a text are compared in the space that both
 
 const MOST = 32; // rows and columns: more can't be looked at
 
-let place = { row: 0, column: 0 };
+let place = { row: 0, column: 0 }; // of the cell that Tab leads to
+let shown = [];
 
 export function start() {
   watch(({ items, selected, pooling, info, scheme }) => [items, selected, pooling, info, scheme], show);
   const table = $("matrix");
   table.addEventListener("keydown", walk);
   table.addEventListener("focusin", ({ target }) => target.closest("td") && point(target.closest("td")));
-  table.addEventListener("pointerover", ({ target }) => target.closest("td.pair") && tell(target.closest("td")));
+  table.addEventListener("pointerover", ({ target }) => target.closest("td.pair") && tell(placeOf(target.closest("td"))));
   table.addEventListener("click", ({ target }) => target.closest("td.pair")?.focus());
 }
 
 function show({ items, selected }) {
   const computed = items.filter(isComputed);
-  const shown = computed.slice(0, MOST);
+  shown = computed.slice(0, MOST);
   $("similarity").hidden = shown.length < 2;
   if (shown.length < 2) return $("matrix").replaceChildren();
   const cosines = shown.map((one) => shown.map((other) => similarity(one, other)));
@@ -64,6 +65,7 @@ function show({ items, selected }) {
   place = { row: Math.min(place.row, shown.length - 1), column: Math.min(place.column, shown.length - 1) };
   cellAt(place).tabIndex = 0;
   if (isFocused) cellAt(place).focus();
+  tell(mostAlike(cosines), "Most alike");
   const ramp = make("span", { class: "ramp" });
   ramp.style.backgroundImage = `linear-gradient(to right, ${css(colour(0))}, ${css(colour(1))})`;
   const told = Object.entries(spans).map(([kinds, ends]) => {
@@ -98,13 +100,28 @@ const cellAt = ({ row, column }) => $("matrix").querySelector(`[data-row="${row}
 
 function point(cell) {
   cellAt(place).tabIndex = -1;
-  place = { row: Number(cell.dataset.row), column: Number(cell.dataset.column) };
+  place = placeOf(cell);
   cell.tabIndex = 0;
-  tell(cell);
+  tell(place);
 }
 
-function tell(cell) {
-  $("pair").textContent = cell.ariaLabel;
+const placeOf = ({ dataset }) => ({ row: Number(dataset.row), column: Number(dataset.column) });
+
+function mostAlike(cosines) {
+  const pairs = cosines.flatMap((row, at) => row.map((value, column) => ({ row: at, column, value })).slice(at + 1));
+  return pairs.reduce((best, pair) => ((pair.value ?? -Infinity) > (best.value ?? -Infinity) ? pair : best));
+}
+
+// The pair beside the table, larger.
+function tell({ row, column }, title = "This pair") {
+  const [one, other] = [shown[row], shown[column]];
+  const value = similarity(one, other);
+  $("pair").replaceChildren(
+    make("h3", {}, title),
+    make("div", { class: "two" }, thumbnail(one, 88), thumbnail(other, 88)),
+    make("p", { class: "large" }, value === null ? "–" : value.toFixed(4)),
+    make("p", { class: "quiet" }, value === null ? NOT_COMPARABLE : `${one.name}, ${other.name}`),
+  );
 }
 
 function walk(event) {
