@@ -221,6 +221,28 @@ def test_a_clicked_patch_shows_what_is_like_it(browser: Browser, demo_server: Se
         assert np.array_equal(overlay(page), components)
 
 
+def test_a_patch_is_looked_for_in_the_other_pictures(
+    browser: Browser, demo_server: Server, files: dict[str, Path]
+) -> None:
+    names = ("chelsea", "coffee", "rocket")
+    patches = [post_files(demo_server, "/embed_all", files[name])[0, 1:] for name in names]
+    with visit(browser, demo_server) as page:
+        show(page, files, *names)
+        expect(page.locator("#overlay[data-shows=components]")).to_be_visible()
+        expect(page.locator("#everywhere")).to_be_hidden()
+        click_patch(page, 7, 7)
+        page.click("#everywhere")
+        for row, column in ((7, 7), (2, 3)):
+            click_patch(page, row, column)
+            chosen = patches[0][row * 14 + column : row * 14 + column + 1]
+            best = {name: cosines(chosen, other).max() for name, other in zip(names[1:], patches[1:], strict=True)}
+            ranked = sorted(best, key=best.__getitem__, reverse=True)
+            captions = [f"{name}.jpg: up to {best[name]:.3f}" for name in ranked]
+            expect(page.locator("#elsewhere figcaption")).to_have_text(captions)
+        page.click("#components")
+        expect(page.locator("#elsewhere figure")).to_have_count(0)
+
+
 def test_the_patches_lie_where_the_model_sees_them(
     browser: Browser, text_server: Server, files: dict[str, Path]
 ) -> None:
@@ -537,7 +559,10 @@ def test_screenshots(browser: Browser, demo_server: Server, files: dict[str, Pat
             if name == "dark":
                 click_patch(page, 6, 5)
                 expect(page.locator("#overlay[data-shows=likeness]")).to_be_visible()
-            page.evaluate("scrollTo(0, 0)")
+                page.click("#everywhere")
+                expect(page.locator("#elsewhere figure")).to_have_count(len(SIZES) - 1)
+                page.mouse.move(0, 0)
+                page.evaluate("document.getElementById('chosen').scrollIntoView()")
             if name == "phone":
                 page.evaluate("document.getElementById('results').scrollIntoView()")
             picture = Image.open(io.BytesIO(page.screenshot()))

@@ -36,7 +36,7 @@ export async function embed(model, item, pooling, signal) {
 }
 
 // All tokens of a picture, one after the other: { values: Float32Array, shape: [1, tokens, dim] }
-export const tokens = (model, item, signal) => floats(model, "embed_all", item, null, signal);
+export const tokens = (model, item) => floats(model, "embed_all", item);
 
 // The scores of labels for each picture: [[{ label, score }, …], …]
 export async function classify(model, pictures, labels, template) {

@@ -1,91 +1,98 @@
 // The patch view: what a model sees where. Principal components as colours, and the likeness to one patch as heat.
 
-import { ApiError, tokens } from "./api.js";
+import { ApiError } from "./api.js";
 import { heat } from "./colour.js";
 import { $, make, walked } from "./dom.js";
-import { seen } from "./geometry.js";
+import { featuresOf } from "./features.js";
 import { isComputed, selectedItem } from "./items.js";
-import { watch } from "./state.js";
-import { cosine, range, rowsOf, share } from "./vectors.js";
+import { lensOn, paint } from "./lens.js";
+import { state, watch } from "./state.js";
+import { cosine, range, share } from "./vectors.js";
+
+const MOST = 12; // other pictures that are looked through
 
 const worker = new Worker(new URL("pca-worker.js", import.meta.url), { type: "module" });
 
-// What is shown: { id, model, rows, columns, patches: [Float32Array, …], colours, explained, heated, cursor }.
+// What is shown: { id, item, info, rows, columns, canvas, cursor: { row, column }, vectors, colours, explained, heated }.
+// heated: null, or { place, vector, cosines, span }, the likeness to the patch at `place`.
 let view = null;
-let running = new AbortController();
+let last = 0;
+let isEverywhere = false;
 
 export function start() {
-  watch(({ selected, info, items }) => [selected, info, items.find(({ id }) => id === selected)?.vector], load);
-  worker.addEventListener("message", ({ data }) => {
-    if (data.id !== view?.id) return;
-    Object.assign(view, data);
-    paint();
+  watch(({ selected, info, items }) => [selected, info, items], load);
+  worker.addEventListener("message", ({ data: { id, ...components } }) => {
+    if (id !== view?.id) return;
+    Object.assign(view, components);
+    show();
   });
   $("components").addEventListener("click", () => heatBy(null));
-  $("opacity").addEventListener("input", setOpacity);
-  $("stage").addEventListener("click", (event) => {
-    const place = placeOf(event);
-    if (place) heatBy(place);
+  $("everywhere").addEventListener("click", () => {
+    isEverywhere = !isEverywhere;
+    heatBy(view.heated.place);
   });
-  $("stage").addEventListener("pointermove", (event) => {
-    const place = placeOf(event);
-    if (place) moveTo(place);
-  });
+  $("opacity").addEventListener("input", () => $("patches").style.setProperty("--opacity", $("opacity").value / 100));
+  $("stage").addEventListener("click", (event) => pointed(event, heatBy));
+  $("stage").addEventListener("pointermove", (event) => pointed(event, moveTo));
   $("stage").addEventListener("keydown", onKey);
 }
 
 async function load({ info }) {
-  running.abort();
-  running = new AbortController();
   const item = selectedItem();
-  const isSame = view && item?.id === view.id && info === view.info;
-  const grid = info?.image?.patches;
-  const isShown = item?.kind === "image" && isComputed(item) && grid;
+  const isShown = item?.kind === "image" && isComputed(item) && info.image?.patches;
   $("patches").hidden = !isShown;
-  if (!isShown || isSame) return;
-  view = { id: item.id, info, rows: grid[0], columns: grid[1], patches: [], cursor: { row: 0, column: 0 }, heated: null };
-  stage(item, seen(info.image, item.width ?? 1, item.height ?? 1));
+  if (!isShown || (view?.item.id === item.id && view.info === info)) return;
+  const [rows, columns] = info.image.patches;
+  const mine = (view = { id: ++last, item, info, rows, columns, cursor: { row: 0, column: 0 }, heated: null });
+  stage();
   $("patch").textContent = "Asking for the patches …";
-  const { signal } = running;
   try {
-    const { values, shape } = await tokens(info.model_name, item, signal);
-    if (signal.aborted) return;
-    const [, count, dim] = shape;
-    const skipped = count - view.rows * view.columns; // class and register tokens come first
-    const patches = values.subarray(skipped * dim);
-    view.patches = rowsOf(patches, dim);
-    worker.postMessage({ values: patches, dim, id: item.id });
+    const { values, dim, vectors } = await featuresOf(item, info);
+    mine.vectors = vectors;
+    if (view === mine) worker.postMessage({ values, dim, id: mine.id });
   } catch (error) {
-    if (error.name === "AbortError") return;
     if (!(error instanceof ApiError)) throw error;
-    $("patch").textContent = error.message;
+    if (view === mine) $("patch").textContent = error.message;
   }
 }
 
-// The picture, and over what the model sees of it a canvas with one pixel per patch.
-function stage(item, box) {
-  const lens = make("div", { class: "lens" }, make("canvas", { id: "overlay" }), make("span", { id: "picked" }), make("span", { id: "cursor" }));
-  for (const side of ["left", "top", "width", "height"]) lens.style[side] = `${box[side] * 100}%`;
-  const picture = item.preview
-    ? make("img", { src: item.preview, alt: "", width: item.width, height: item.height })
-    : make("span", { class: "blank" });
+function stage() {
+  const { item, info, rows, columns } = view;
+  const { picture, lens, canvas } = lensOn(item, info.image);
+  canvas.id = "overlay";
+  lens.append(make("span", { id: "picked", hidden: "" }), make("span", { id: "cursor" }));
+  view.canvas = canvas;
   $("stage").replaceChildren(picture, lens);
   $("stage").style.aspectRatio = item.preview ? `${item.width} / ${item.height}` : "1";
-  $("stage").setAttribute("aria-label", `Patches of ${item.name}, ${view.rows} rows of ${view.columns}`);
-  setOpacity();
+  $("stage").setAttribute("aria-label", `Patches of ${item.name}, ${rows} rows of ${columns}`);
+  $("elsewhere").replaceChildren();
+  $("everywhere").hidden = true;
 }
 
-function paint() {
-  const { rows, columns, heated } = view;
-  const overlay = $("overlay");
-  Object.assign(overlay, { width: columns, height: rows });
-  const image = new ImageData(columns, rows);
-  for (let at = 0; at < rows * columns; at++) {
-    const colour = heated ? heat(share(heated.cosines[at], heated.span)) : view.colours.subarray(at * 3, at * 3 + 3);
-    image.data.set([...colour, 255], at * 4);
+const indexOf = ({ row, column }) => row * view.columns + column;
+const said = ({ row, column }) => `row ${row + 1}, column ${column + 1}`;
+const heatOf = (cosines, span) => (at) => heat(share(cosines[at], span));
+const likeness = (vector, vectors) => vectors.map((each) => cosine(vector, each));
+
+function heatBy(place) {
+  if (!view?.colours) return;
+  view.heated = null;
+  if (place) {
+    const vector = view.vectors[indexOf(place)];
+    const cosines = likeness(vector, view.vectors);
+    // Coloured over the range of the others: the patch itself, at 1, would leave them all dark.
+    view.heated = { place, vector, cosines, span: range(cosines.filter((_, at) => at !== indexOf(place))) };
+    view.cursor = place;
   }
-  overlay.getContext("2d").putImageData(image, 0, 0);
-  overlay.dataset.shows = heated ? "likeness" : "components";
+  show();
+  lookElsewhere();
+}
+
+function show() {
+  const { rows, columns, heated, colours, canvas } = view;
+  const component = (at) => colours.subarray(at * 3, at * 3 + 3);
+  paint(canvas, [rows, columns], heated ? heatOf(heated.cosines, heated.span) : component);
+  canvas.dataset.shows = heated ? "likeness" : "components";
   $("components").setAttribute("aria-pressed", String(!heated));
   $("picked").hidden = !heated;
   if (heated) frame($("picked"), heated.place);
@@ -93,34 +100,46 @@ function paint() {
   tell();
 }
 
-function heatBy(place) {
-  if (!view?.patches.length || !view.colours) return;
-  view.heated = null;
-  if (place) {
-    const chosen = view.patches[indexOf(place)];
-    const cosines = view.patches.map((patch) => cosine(chosen, patch));
-    // Coloured over the range of the others: the patch itself, at 1, would leave them all dark.
-    view.heated = { place, cosines, span: range(cosines.filter((_, at) => at !== indexOf(place))) };
-    view.cursor = place;
-  }
-  paint();
+// The same patch looked for in the other pictures, in the same colours; the picture with the best match first.
+async function lookElsewhere() {
+  const { heated, info, item } = view;
+  const others = state.items.filter((each) => each.kind === "image" && isComputed(each) && each.id !== item.id);
+  $("everywhere").hidden = !heated || !others.length;
+  $("everywhere").setAttribute("aria-pressed", String(isEverywhere));
+  $("elsewhere").replaceChildren();
+  if (!heated || !isEverywhere) return;
+  const results = await Promise.allSettled(others.slice(0, MOST).map((each) => featuresOf(each, info)));
+  if (view?.heated !== heated) return; // another patch was chosen meanwhile
+  const found = results.flatMap(({ value, reason }, at) => {
+    if (reason instanceof ApiError) return []; // the others are shown without it
+    if (reason) throw reason;
+    const cosines = likeness(heated.vector, value.vectors);
+    return [{ other: others[at], cosines, best: range(cosines)[1] }];
+  });
+  heated.span = range([heated.span, ...found.map(({ cosines }) => cosines)].flat());
+  show();
+  found.sort((one, two) => two.best - one.best);
+  $("elsewhere").replaceChildren(
+    ...found.map(({ other, cosines, best }) => {
+      const { picture, lens, canvas } = lensOn(other, info.image);
+      paint(canvas, info.image.patches, heatOf(cosines, heated.span));
+      const caption = make("figcaption", { class: "quiet" }, `${other.name}: up to ${best.toFixed(3)}`);
+      return make("figure", {}, make("div", { class: "stage" }, picture, lens), caption);
+    }),
+  );
 }
 
-const indexOf = ({ row, column }) => row * view.columns + column;
-const said = ({ row, column }) => `row ${row + 1}, column ${column + 1}`;
-
 function tell() {
-  const { heated, cursor, explained } = view;
+  const { heated, cursor, explained, vectors } = view;
   if (!heated) {
     const parts = explained.map((part) => `${Math.round(part * 100)} %`);
-    $("patch").textContent = `Red, green and blue are ${parts.join(", ")} of the variance of ${view.patches.length} patches.`;
+    $("patch").textContent = `Red, green and blue are ${parts.join(", ")} of the variance of ${vectors.length} patches.`;
     return;
   }
-  const value = heated.cosines[indexOf(cursor)];
   const isItself = indexOf(cursor) === indexOf(heated.place);
   $("patch").textContent = isItself
     ? `Like the patch in ${said(heated.place)}: cosines from ${heated.span[0].toFixed(3)} to ${heated.span[1].toFixed(3)}.`
-    : `The patch in ${said(cursor)} to that in ${said(heated.place)}: cosine ${value.toFixed(3)}.`;
+    : `The patch in ${said(cursor)} to that in ${said(heated.place)}: cosine ${heated.cosines[indexOf(cursor)].toFixed(3)}.`;
 }
 
 function moveTo(place) {
@@ -148,14 +167,11 @@ function onKey(event) {
   event.preventDefault();
 }
 
-function placeOf({ clientX, clientY }) {
-  if (!view || !$("overlay")) return null;
-  const box = $("overlay").getBoundingClientRect();
+// Calls `act` with the patch under the pointer, if there is one.
+function pointed({ clientX, clientY }, act) {
+  if (!view) return;
+  const box = view.canvas.getBoundingClientRect();
   const column = Math.floor(((clientX - box.left) / box.width) * view.columns);
   const row = Math.floor(((clientY - box.top) / box.height) * view.rows);
-  return row >= 0 && row < view.rows && column >= 0 && column < view.columns ? { row, column } : null;
-}
-
-function setOpacity() {
-  if ($("overlay")) $("overlay").style.opacity = $("opacity").value / 100;
+  if (row >= 0 && row < view.rows && column >= 0 && column < view.columns) act({ row, column });
 }
