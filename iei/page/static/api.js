@@ -20,7 +20,8 @@ export const useKey = (key) => sessionStorage.setItem(KEY, key);
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 
 // Where a route of a model is. Names may contain slashes.
-export const routeOf = (model, route) => new URL(`m/${model.split("/").map(encodeURIComponent).join("/")}/${route}`, root);
+export const routeOf = (model, route) =>
+  new URL(`m/${model.split("/").map(encodeURIComponent).join("/")}/${route}`, root);
 
 export async function models() {
   const { data } = await (await call(new URL("v1/models", root))).json();

@@ -15,7 +15,9 @@ import { state, update, watch } from "./state.js";
 for (const part of [intake, tray, matrix, chosen, patches, labels, code]) part.start();
 
 watch(({ info }) => [info], showModel);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ({ matches }) => update({ scheme: matches }));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ({ matches }) =>
+  update({ scheme: matches }),
+);
 
 $("model").addEventListener("change", ({ target }) => attempt(() => useModel(target.value)));
 $("pooling").addEventListener("change", ({ target }) => {

@@ -25,7 +25,10 @@ function show({ items }) {
   $("chosen").hidden = !item || !isComputed(item);
   if ($("chosen").hidden) return;
   $("chosen-title").textContent = item.name;
-  showNeighbours(item, items.filter((other) => other.id !== item.id && isComputed(other)));
+  showNeighbours(
+    item,
+    items.filter((other) => other.id !== item.id && isComputed(other)),
+  );
   showVector(item);
   showStages(item);
 }
@@ -75,7 +78,12 @@ function drawBars(canvas, vector, largest) {
   const step = width / vector.length;
   for (let at = 0; at < vector.length; at++) {
     const length = (vector[at] / largest) * (height / 2);
-    pen.fillRect(at * step, height / 2 - Math.max(0, length), Math.max(step * 0.8, 0.5), Math.max(Math.abs(length), 0.5));
+    pen.fillRect(
+      at * step,
+      height / 2 - Math.max(0, length),
+      Math.max(step * 0.8, 0.5),
+      Math.max(Math.abs(length), 0.5),
+    );
   }
 }
 

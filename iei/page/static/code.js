@@ -1,6 +1,6 @@
 // The request for the chosen input, written for curl, for Python and for OpenAI's client.
 
-import { hasKey, root } from "./api.js";
+import { hasKey, root, routeOf } from "./api.js";
 import { $, copy, make } from "./dom.js";
 import { poolingFor, selectedItem } from "./items.js";
 import { state, watch } from "./state.js";
@@ -20,7 +20,8 @@ export function start() {
 
 function choose(name) {
   language = name;
-  for (const button of $("languages").children) button.setAttribute("aria-pressed", String(button.textContent === name));
+  for (const button of $("languages").children)
+    button.setAttribute("aria-pressed", String(button.textContent === name));
   show(state);
 }
 
@@ -29,14 +30,19 @@ function show({ info, models }) {
   $("code").hidden = !item || !info?.[item.kind];
   if ($("code").hidden) return;
   const model = info.model_name === models[0] ? null : info.model_name;
-  $("snippet").textContent = LANGUAGES[language]({ item, model, name: info.model_name, pooling: poolingFor(item) });
+  $("snippet").textContent = LANGUAGES[language]({
+    item,
+    model,
+    name: info.model_name,
+    pooling: poolingFor(item),
+  });
 }
 
 const base = root.href.replace(/\/$/, "");
-const urlOf = (model, route) => (model ? `${base}/m/${model}/${route}` : `${base}/${route}`);
+const urlOf = (model, route) => (model ? routeOf(model, route).href : `${base}/${route}`);
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 const string = JSON.stringify; // of Python, too
-const mediaType = ({ file }) => file.type || "application/octet-stream";
+const mediaType = ({ file }) => file.type || "image/jpeg"; // which is not looked at
 
 function curl({ item, model, pooling }) {
   const key = hasKey() ? ` \\\n  -H "Authorization: Bearer $IEI_API_KEY"` : "";
@@ -46,7 +52,8 @@ function curl({ item, model, pooling }) {
     return `curl ${quoted(urlOf(model, "embed") + query)}${key} \\\n  -F ${quoted(`image=@${path}`)}`;
   }
   const body = JSON.stringify({ inputs: [item.text], modality: "text", ...(pooling && { pooling }) });
-  return `curl ${quoted(urlOf(model, "embed"))}${key} \\\n  -H 'Content-Type: application/json' \\\n  -d ${quoted(body)}`;
+  const type = "-H 'Content-Type: application/json'";
+  return `curl ${quoted(urlOf(model, "embed"))}${key} \\\n  ${type} \\\n  -d ${quoted(body)}`;
 }
 
 function python({ item, model, pooling }) {

@@ -2,7 +2,8 @@
 
 export const $ = (id) => document.getElementById(id);
 
-// make("button", { class: "plain", onclick: f, "aria-pressed": true }, "text", element, …). Texts are never read as HTML.
+// make("button", { class: "plain", onclick: f, "aria-pressed": true }, "text", element, …)
+// Texts are never read as HTML.
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -23,7 +24,11 @@ export function thumbnail(item, side) {
 export function bar(label, share, number) {
   const fill = make("span", { class: "fill" });
   fill.style.inlineSize = `${Math.max(0, Math.min(1, share)) * 100}%`;
-  return [label, make("span", { class: "bar", "aria-hidden": "true" }, fill), make("span", { class: "number" }, number)];
+  return [
+    label,
+    make("span", { class: "bar", "aria-hidden": "true" }, fill),
+    make("span", { class: "number" }, number),
+  ];
 }
 
 // Copies, and says so on the button. Without a secure context there is no clipboard: then `shown` is selected instead.

@@ -27,7 +27,10 @@ export function remove(item) {
   if (item.preview) URL.revokeObjectURL(item.preview);
   const items = state.items.filter(({ id }) => id !== item.id);
   const at = state.items.indexOf(item);
-  update({ items, selected: state.selected === item.id ? (items[Math.min(at, items.length - 1)]?.id ?? null) : state.selected });
+  update({
+    items,
+    selected: state.selected === item.id ? (items[Math.min(at, items.length - 1)]?.id ?? null) : state.selected,
+  });
 }
 
 export function clear() {
@@ -90,7 +93,8 @@ async function compute(id) {
 
 async function resultOf(item, signal) {
   const { kind } = item;
-  if (!state.info[kind]) return { error: `${state.info.model_name} takes no ${kind === "image" ? "pictures" : "texts"}` };
+  if (!state.info[kind])
+    return { error: `${state.info.model_name} takes no ${kind === "image" ? "pictures" : "texts"}` };
   try {
     return await embed(state.info.model_name, item, poolingFor(item), signal);
   } catch (error) {

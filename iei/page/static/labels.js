@@ -14,7 +14,10 @@ const pictures = () => state.items.filter((item) => item.kind === "image" && isC
 
 export function start() {
   watch(({ info, items }) => [info?.zero_shot, items.some((item) => item.kind === "image" && item.vector)], show);
-  watch(({ info }) => [info], () => $("scores").replaceChildren());
+  watch(
+    ({ info }) => [info],
+    () => $("scores").replaceChildren(),
+  );
   $("score").addEventListener("submit", (event) => {
     event.preventDefault();
     score();
@@ -27,7 +30,10 @@ function show({ info }) {
 }
 
 async function score() {
-  const labels = $("candidates").value.split(",").map((label) => label.trim()).filter(Boolean);
+  const labels = $("candidates")
+    .value.split(",")
+    .map((label) => label.trim())
+    .filter(Boolean);
   const scored = pictures();
   $("scoring").textContent = "Scoring …";
   try {
@@ -45,5 +51,10 @@ function card(item, scores) {
     const name = make("span", { class: "name" }, label);
     return make("li", { class: "row" }, ...bar(name, part, `${(part * 100).toFixed(1)} %`));
   });
-  return make("figure", {}, thumbnail(item, 72), make("figcaption", {}, make("b", {}, item.name), make("ol", {}, ...rows)));
+  return make(
+    "figure",
+    {},
+    thumbnail(item, 72),
+    make("figcaption", {}, make("b", {}, item.name), make("ol", {}, ...rows)),
+  );
 }

@@ -6,7 +6,8 @@ import { isComputed, select, similarity } from "./items.js";
 import { watch } from "./state.js";
 import { range, share } from "./vectors.js";
 
-const NOT_COMPARABLE = "A picture and a text are compared in the space that both share: choose the pooling pooler.";
+const NOT_COMPARABLE =
+  "A picture and a text are compared in the space that both share: choose the pooling pooler.";
 
 const MOST = 32; // rows and columns: more can't be looked at
 
@@ -17,8 +18,12 @@ export function start() {
   watch(({ items, selected, pooling, info, scheme }) => [items, selected, pooling, info, scheme], show);
   const table = $("matrix");
   table.addEventListener("keydown", walk);
-  table.addEventListener("focusin", ({ target }) => target.closest("td") && point(target.closest("td")));
-  table.addEventListener("pointerover", ({ target }) => target.closest("td.pair") && tell(placeOf(target.closest("td"))));
+  table.addEventListener("focusin", ({ target }) => {
+    if (target.matches("td")) point(target);
+  });
+  table.addEventListener("pointerover", ({ target }) => {
+    if (target.matches("td.pair")) tell(placeOf(target));
+  });
   table.addEventListener("click", ({ target }) => target.closest("td.pair")?.focus());
 }
 
@@ -28,55 +33,66 @@ function show({ items, selected }) {
   $("similarity").hidden = shown.length < 2;
   if (shown.length < 2) return $("matrix").replaceChildren();
   const cosines = shown.map((one) => shown.map((other) => similarity(one, other)));
-  const spans = spansOf(shown, cosines);
-  const widest = Math.max(...Object.values(spans).map(([low, high]) => high - low));
-  const digits = widest < 0.02 ? 4 : widest < 0.2 ? 3 : 2;
+  const spans = spansOf(cosines);
+  const digits = digitsOf(spans);
   const colour = matrixColours();
-  const cell = (value, row, column) => {
-    const attributes = { tabindex: -1, "data-row": row, "data-column": column };
-    if (value === null) {
-      return make("td", { ...attributes, class: "pair none", "aria-label": NOT_COMPARABLE }, "–");
-    }
-    const element = make("td", { ...attributes, class: row === column ? "pair self" : "pair" }, value.toFixed(digits));
-    element.setAttribute("aria-label", `${shown[row].name} and ${shown[column].name}: cosine ${value.toFixed(4)}`);
-    if (row !== column) {
-      const background = colour(share(value, spans[kindsOf(shown[row], shown[column])]));
-      element.style.backgroundColor = css(background);
-      element.style.color = inkOn(background);
-    }
-    return element;
-  };
-  const isFocused = $("matrix").contains(document.activeElement) && document.activeElement.matches("td");
+  const isFocused = document.activeElement.matches("#matrix td");
+  const columns = shown.map((item) => make("th", { scope: "col" }, make("span", {}, ...header(item))));
+  const rows = shown.map((item, row) => {
+    const button = make("button", { class: "plain", tabindex: -1, onclick: () => select(item) }, ...header(item));
+    const cells = cosines[row].map((value, column) => cell(value, row, column, spans, digits, colour));
+    const mark = item.id === selected ? "selected" : null;
+    return make("tr", { class: mark }, make("th", { scope: "row" }, button), ...cells);
+  });
   $("matrix").replaceChildren(
-    make("thead", {}, make("tr", {}, make("td"), ...shown.map((item) => make("th", { scope: "col" }, header(item))))),
-    make(
-      "tbody",
-      {},
-      ...shown.map((item, row) =>
-        make(
-          "tr",
-          { class: item.id === selected ? "selected" : null },
-          make("th", { scope: "row" }, header(item, true)),
-          ...cosines[row].map((value, column) => cell(value, row, column)),
-        ),
-      ),
-    ),
+    make("thead", {}, make("tr", {}, make("td"), ...columns)),
+    make("tbody", {}, ...rows),
   );
+  showScale(spans, digits, colour, computed.length);
+  tell(mostAlike(cosines), "Most alike");
   place = { row: Math.min(place.row, shown.length - 1), column: Math.min(place.column, shown.length - 1) };
   cellAt(place).tabIndex = 0;
   if (isFocused) cellAt(place).focus();
-  tell(mostAlike(cosines), "Most alike");
+}
+
+// A text is its own name; of a picture, only screen readers hear it.
+function header(item) {
+  return [thumbnail(item, 44), make("span", { class: item.kind === "text" ? "name" : "hearable" }, item.name)];
+}
+
+function cell(value, row, column, spans, digits, colour) {
+  const attributes = { tabindex: -1, "data-row": row, "data-column": column };
+  if (value === null) return make("td", { ...attributes, class: "pair none", "aria-label": NOT_COMPARABLE }, "–");
+  const [one, other] = [shown[row], shown[column]];
+  const name = `${one.name} and ${other.name}: cosine ${value.toFixed(4)}`;
+  const kind = row === column ? "pair self" : "pair";
+  const element = make("td", { ...attributes, class: kind, "aria-label": name }, value.toFixed(digits));
+  if (row !== column) {
+    const background = colour(share(value, spans[kindsOf(one, other)]));
+    element.style.backgroundColor = css(background);
+    element.style.color = inkOn(background);
+  }
+  return element;
+}
+
+function showScale(spans, digits, colour, count) {
   const ramp = make("span", { class: "ramp" });
   ramp.style.backgroundImage = `linear-gradient(to right, ${css(colour(0))}, ${css(colour(1))})`;
   const told = Object.entries(spans).map(([kinds, ends]) => {
     return make("span", {}, `${kinds}: ${ends.map((value) => value.toFixed(digits)).join(" to ")}`);
   });
-  if (computed.length > MOST) told.push(`These are the first ${MOST} of ${computed.length}.`);
+  if (count > MOST) told.push(`These are the first ${MOST} of ${count}.`);
   $("scale").replaceChildren(ramp, ...told);
 }
 
+// As many as tell the cosines apart.
+function digitsOf(spans) {
+  const widest = Math.max(...Object.values(spans).map(([low, high]) => high - low));
+  return widest < 0.02 ? 4 : widest < 0.2 ? 3 : 2;
+}
+
 // Pictures with texts have lower cosines than pictures with pictures, so each of the blocks has colours of its own.
-function spansOf(shown, cosines) {
+function spansOf(cosines) {
   const found = {};
   cosines.forEach((row, at) => {
     row.forEach((value, column) => {
@@ -88,13 +104,6 @@ function spansOf(shown, cosines) {
 
 const KINDS = { image: "Pictures", text: "Texts" };
 const kindsOf = (one, other) => (one.kind === other.kind ? KINDS[one.kind] : "Pictures with texts");
-
-function header(item, isPicked = false) {
-  const content = [thumbnail(item, 44), make("span", { class: item.kind === "text" ? "name" : "hearable" }, item.name)];
-  return isPicked
-    ? make("button", { class: "plain", tabindex: -1, onclick: () => select(item) }, ...content)
-    : make("span", {}, ...content);
-}
 
 const cellAt = ({ row, column }) => $("matrix").querySelector(`[data-row="${row}"][data-column="${column}"]`);
 
@@ -108,7 +117,9 @@ function point(cell) {
 const placeOf = ({ dataset }) => ({ row: Number(dataset.row), column: Number(dataset.column) });
 
 function mostAlike(cosines) {
-  const pairs = cosines.flatMap((row, at) => row.map((value, column) => ({ row: at, column, value })).slice(at + 1));
+  const pairs = cosines.flatMap((row, at) =>
+    row.map((value, column) => ({ row: at, column, value })).slice(at + 1),
+  );
   return pairs.reduce((best, pair) => ((pair.value ?? -Infinity) > (best.value ?? -Infinity) ? pair : best));
 }
 

@@ -13,7 +13,8 @@ const MOST = 12; // other pictures that are looked through
 
 const worker = new Worker(new URL("pca-worker.js", import.meta.url), { type: "module" });
 
-// What is shown: { id, item, info, rows, columns, canvas, cursor: { row, column }, vectors, colours, explained, heated }.
+// What is shown: { id, item, info, rows, columns, canvas, cursor: { row, column }, vectors, colours, explained,
+// heated }.
 // heated: null, or { place, vector, cosines, span }, the likeness to the patch at `place`.
 let view = null;
 let last = 0;
@@ -31,7 +32,9 @@ export function start() {
     isEverywhere = !isEverywhere;
     heatBy(view.heated.place);
   });
-  $("opacity").addEventListener("input", () => $("patches").style.setProperty("--opacity", $("opacity").value / 100));
+  $("opacity").addEventListener("input", () =>
+    $("patches").style.setProperty("--opacity", $("opacity").value / 100),
+  );
   $("stage").addEventListener("click", (event) => pointed(event, heatBy));
   $("stage").addEventListener("pointermove", (event) => pointed(event, moveTo));
   $("stage").addEventListener("keydown", onKey);
@@ -133,13 +136,17 @@ function tell() {
   const { heated, cursor, explained, vectors } = view;
   if (!heated) {
     const parts = explained.map((part) => `${Math.round(part * 100)} %`);
-    $("patch").textContent = `Red, green and blue are ${parts.join(", ")} of the variance of ${vectors.length} patches.`;
+    $("patch").textContent =
+      `Red, green and blue are ${parts.join(", ")} of the variance of ${vectors.length} patches.`;
     return;
   }
-  const isItself = indexOf(cursor) === indexOf(heated.place);
-  $("patch").textContent = isItself
-    ? `Like the patch in ${said(heated.place)}: cosines from ${heated.span[0].toFixed(3)} to ${heated.span[1].toFixed(3)}.`
-    : `The patch in ${said(cursor)} to that in ${said(heated.place)}: cosine ${heated.cosines[indexOf(cursor)].toFixed(3)}.`;
+  const there = said(heated.place);
+  const [low, high] = heated.span.map((value) => value.toFixed(3));
+  const here = heated.cosines[indexOf(cursor)].toFixed(3);
+  $("patch").textContent =
+    indexOf(cursor) === indexOf(heated.place)
+      ? `Like the patch in ${there}: cosines from ${low} to ${high}.`
+      : `The patch in ${said(cursor)} to that in ${there}: cosine ${here}.`;
 }
 
 function moveTo(place) {

@@ -28,14 +28,20 @@ function entry(item, isSelected) {
       thumbnail(item, 48),
       make("span", { class: "what" }, make("span", { class: "name" }, item.name), make("small", {}, said)),
     ),
-    make("button", { class: "plain remove", "aria-label": `Remove ${item.name}`, onclick: () => remove(item) }, "×"),
+    make(
+      "button",
+      { class: "plain remove", "aria-label": `Remove ${item.name}`, onclick: () => remove(item) },
+      "×",
+    ),
   );
 }
 
 // On the button that took the place of the focused one; where its item was removed, on the item that is chosen now.
 function focusAgain(button) {
   const id = button.parentElement.dataset.id;
-  const again = $("tray").querySelector(`[data-id="${id}"] .${button.classList.contains("pick") ? "pick" : "remove"}`);
+  const again = $("tray").querySelector(
+    `[data-id="${id}"] .${button.classList.contains("pick") ? "pick" : "remove"}`,
+  );
   (again ?? $("tray").querySelector("[aria-current]") ?? $("choose")).focus();
 }
 

@@ -29,4 +29,5 @@ export function range(numbers) {
 }
 
 // Where `value` is between `low` and `high`, from 0 to 1.
-export const share = (value, [low, high]) => (high > low ? Math.max(0, Math.min(1, (value - low) / (high - low))) : 1);
+export const share = (value, [low, high]) =>
+  high > low ? Math.max(0, Math.min(1, (value - low) / (high - low))) : 1;
