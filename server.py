@@ -1,7 +1,7 @@
 """gunicorn's target: `gunicorn server:app --preload --worker-class uvicorn.workers.UvicornWorker …`.
 
-Imported once, by the master: settings → catalog → gRPC's port → engines → app. The workers are forked from it and share
-the engines.
+Imported once, by the master: settings → catalog → further ports → engines → app. The workers are forked from it and
+share the engines.
 """
 
 from iei.app import create_app
@@ -12,16 +12,21 @@ from iei.grpc.port import reserve
 from iei.models.catalog import read_catalog
 from iei.settings import read_settings
 from iei.telemetry import logs
+from iei.telemetry.counters import Counters
+from iei.telemetry.metrics import METRICS
+from iei.telemetry.port import open_port
 
 try:
     settings = read_settings()
-    logs.configure(settings.server.log_level)
+    logs.configure(settings.logs)
     if settings.server.tls_cert or settings.server.tls_key:  # it would listen in plain text, and nobody would notice
         raise StartupError("IEI_TLS_CERT and IEI_TLS_KEY are for `iei serve`: give gunicorn --certfile and --keyfile.")
     catalog = read_catalog(settings.models)
     grpc_port = reserve(settings)
-    engines = launch_engines(settings, catalog)
+    counters = Counters(METRICS)
+    metrics_port = open_port(settings, counters)
+    engines = launch_engines(settings, catalog, counters)
     engine = connect([engine.address for engine in engines], catalog, settings.engine)
-    app = create_app(settings, catalog, engine, grpc_port)
+    app = create_app(settings, catalog, engine, counters, grpc_port)
 except StartupError as error:
     raise SystemExit(f"iei: {error}") from None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, NoReturn
@@ -40,18 +41,29 @@ from iei.models.catalog import DEMO, Catalog
 from iei.page import site
 from iei.service import EmbeddingService
 from iei.settings import Settings
-from iei.telemetry.record import Observer
+from iei.telemetry import rate
+from iei.telemetry.counters import Counters
+from iei.telemetry.metrics import ARENAS, IN_WORK, RequestMetrics
+from iei.telemetry.record import INTERACTIVE, Observer
+from iei.telemetry.request_log import log_requests
 
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: GrpcPort | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    catalog: Catalog,
+    engine: Engine,
+    counters: Counters,
+    grpc_port: GrpcPort | None = None,
+) -> FastAPI:
     """The application that every worker serves. Opens no connection: make it before the workers are forked.
 
     Args:
         settings: all of them; each part gets its own group.
         catalog: the models that may be asked for, the same that `engine` was made with.
         engine: runs them.
+        counters: what `/metrics` shows, counted together with all processes that have them.
         grpc_port: where each worker serves gRPC, too.
 
     Raises:
@@ -64,28 +76,31 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
         log.info("gRPC is served on %s", grpc_port.address)
     keyring = read_keyring(settings.access)
     preparer = Preparer(settings.inputs, settings.inputs.threads(settings.server.workers))
-    service = EmbeddingService(engine, catalog, preparer, settings.requests, devices=len(settings.engine.devices))
-    dialects = Dialects(
-        [
-            *(make(service, settings.dialects) for make in DIALECTS),
-            *([site.dialect()] if settings.access.page else []),
-            server.dialect(service, client_limits(settings)),
-        ]
-    )
+    devices = len(settings.engine.devices)
+    service = EmbeddingService(engine, catalog, preparer, settings.requests, devices, counters)
+    shows_metrics = not settings.server.metrics_bind and (keyring or settings.access.public_metrics is not False)
+    state = server.dialect(service, client_limits(settings), counters if shows_metrics else None)
+    page = [site.dialect()] if settings.access.page else []
+    dialects = Dialects([*(make(service, settings.dialects) for make in DIALECTS), *page, state])
 
     def respond(scope: Scope, error: IEIError) -> Response:
         return _response(dialects.owner(scope).error_body(error), error)
 
     def is_open(scope: Scope) -> bool:
-        return dialects.is_health(scope) or (settings.access.public_docs is True and scope["path"] in _PAGES)
+        return scope["path"] in open_pages or dialects.is_health(scope)
 
+    access = settings.access
+    open_pages = (_PAGES if access.public_docs else frozenset()) | (_METRICS if access.public_metrics else frozenset())
     guard: list[Middleware] = []
     sender: Sender = anybody
     if keyring:
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    observers: list[Observer] = []
+    observers = [
+        RequestMetrics(counters),
+        *log_requests(settings.logs, quiet=dialects.health_routes | {("GET", "/metrics")}),
+    ]
     route_of = RouteNames()
     serving_grpc = _serving_grpc(grpc_port, service, settings, sender, observers) if grpc_port else nullcontext
     is_shown = keyring is not None or settings.access.public_docs is not False
@@ -94,7 +109,7 @@ def create_app(settings: Settings, catalog: Catalog, engine: Engine, grpc_port: 
         title="IEI, Image Embedding Inference",
         version=__version__,
         openapi_tags=[{"name": each.name, "description": each.about} for each in dialects if each.is_documented],
-        lifespan=_lifespan(service, serving_grpc),
+        lifespan=_lifespan(service, serving_grpc, counters, catalog.names, lambda: engine.shared_bytes),
         openapi_url="/openapi.json" if is_shown else None,
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
@@ -125,6 +140,8 @@ _KEY_AT_DOCS = HTTPBearer(auto_error=False, scheme_name="API key")
 _PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 """Where FastAPI shows the documentation of the routes: nowhere without an `openapi_url`."""
 
+_METRICS = frozenset({"/metrics"})
+
 
 def client_limits(settings: Settings) -> dict[str, Any]:
     """The settings that clients meet, by name: `/info` shows them."""
@@ -153,20 +170,39 @@ Serving = Callable[[], AbstractAsyncContextManager[None]]
 
 
 def _lifespan(
-    service: EmbeddingService, serving_grpc: Serving
+    service: EmbeddingService,
+    serving_grpc: Serving,
+    counters: Counters,
+    models: Sequence[str],
+    shared_bytes: Callable[[], int],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     made_by = os.getpid()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watch = asyncio.create_task(_end_when_orphaned(made_by))
+        counters.join("worker")
+        for model in models:  # the queue of a model that nobody has asked for is 0, and not unknown
+            counters.add(IN_WORK, (model, INTERACTIVE), 0)
+        meanwhile = [
+            asyncio.create_task(_end_when_orphaned(made_by)),
+            asyncio.create_task(_measure(counters, shared_bytes)),
+        ]
         await service.start()
         async with serving_grpc():
             yield
         await service.stop()
-        watch.cancel()
+        for task in meanwhile:
+            task.cancel()
 
     return lifespan
+
+
+async def _measure(counters: Counters, shared_bytes: Callable[[], int]) -> NoReturn:
+    """Measures once a second what is not counted as it happens."""
+    while True:
+        counters.set(ARENAS, (), shared_bytes())
+        rate.sample(counters, time.monotonic())
+        await asyncio.sleep(rate.EVERY_S)
 
 
 def _serving_grpc(

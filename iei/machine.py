@@ -1,4 +1,4 @@
-"""Hardware resources that this process may use."""
+"""Hardware resources: what this process may use, and what processes use."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ def cores(root: Path = Path("/")) -> int:
     """
     present = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(present, _quota(root) or present))
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process has in use, as Linux counts it; 0 if it has ended, or elsewhere."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _quota(root: Path) -> int | None:

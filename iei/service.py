@@ -36,7 +36,9 @@ from iei.requests import (
 from iei.scores import logits, probabilities
 from iei.settings import RequestSettings
 from iei.targets import Target, check_dimensions, default_norms, resolve_targets, text_tower
+from iei.telemetry.counters import Counters
 from iei.telemetry.record import Lap, current
+from iei.telemetry.work import Work
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -61,16 +63,24 @@ class EmbeddingService:
         preparer: decodes and tokenizes.
         settings: limits of a request, and what it gets if it does not say.
         devices: how many engines run side by side behind `engine`.
+        counters: where inputs are counted.
     """
 
     def __init__(
-        self, engine: Engine, catalog: Catalog, preparer: Preparer, settings: RequestSettings, devices: int
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        preparer: Preparer,
+        settings: RequestSettings,
+        devices: int,
+        counters: Counters,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
         self._preparer = preparer
         self._settings = settings
         self._devices = devices
+        self._counters = counters
         self._admission = Admission(settings)
         preparer.keep(engine.default)
 
@@ -209,14 +219,15 @@ class EmbeddingService:
         with self._admission.admitted(len(inputs), field):
             record.reach("parse")
             record.model = self.resolve(options.model)
-            spec = await self._engine.describe(record.model, deadline=deadline)
-            options = decided(spec)
-            items = [typed(item, spec) for item in inputs]
-            record.inputs = Counter(_modality(item) for item in items)
-            targets = resolve_targets(spec, items, options, self._settings.normalize)
-            warnings = check_dimensions(spec, targets.values(), options, self._settings.dimensions)
-            request = _Request(spec, items, targets, options, deadline, warnings)
-            await self._work_on(request)
+            with Work(self._counters, record.model, record.priority, len(inputs)) as work:
+                spec = await self._engine.describe(record.model, deadline=deadline)
+                options = decided(spec)
+                items = [typed(item, spec) for item in inputs]
+                record.inputs = Counter(_modality(item) for item in items)
+                targets = resolve_targets(spec, items, options, self._settings.normalize)
+                warnings = check_dimensions(spec, targets.values(), options, self._settings.dimensions)
+                request = _Request(spec, items, targets, options, deadline, warnings, work)
+                await self._work_on(request)
         embeddings = request.answer(field, names)
         record.is_computed = True
         record.reach()
@@ -307,6 +318,7 @@ class EmbeddingService:
             record = current()
             record.add(Lap("queue", prepared, taken))
             record.add(Lap("forward", taken, computed))
+            request.work.computed(target.modality)
             embedding = finish(result, target, rows, request.options.dimensions, picture)
             request.done[index] = _Done(embedding, prepared - started, result.forward)
 
@@ -333,9 +345,11 @@ class _Request:
         options: Options,
         deadline: float,
         warnings: tuple[str, ...],
+        work: Work,
     ) -> None:
         self.spec, self.items, self.options, self.deadline = spec, items, options, deadline
         self._warnings = warnings
+        self.work = work
         self._targets = targets
         self.errors: dict[int, IEIError] = {}
         """Of single inputs: all are looked for, so that all are named."""

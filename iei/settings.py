@@ -40,6 +40,7 @@ Section = Literal[
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
 _DEVICE = r"(cpu|mps|cuda(:\d+)?)"
+_HOST_AND_PORT = r"^(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):\d{1,5}$"
 _ROUTE = r"^/[^{}?#\s]*$"
 
 
@@ -96,10 +97,10 @@ class ServerSettings(Group):
     """Number of HTTP worker processes, which parse requests and decode images. They share one copy of the model."""
     bind: str = setting("Server", "0.0.0.0:8000", "IEI_BIND")
     """Address to listen on: `host:port` or `unix:/path`."""
-    grpc_bind: str | None = setting(
-        "Server", None, "IEI_GRPC_BIND", pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):\d{1,5}$"
-    )
+    grpc_bind: str | None = setting("Server", None, "IEI_GRPC_BIND", pattern=_HOST_AND_PORT)
     """Address to serve gRPC on, `host:port` (docs/api/grpc.md). Default: not served. Needs the extra `grpc`."""
+    metrics_bind: str | None = setting("Server", None, "IEI_METRICS_BIND", pattern=_HOST_AND_PORT)
+    """Address to serve `/metrics` on, `host:port`, instead of on the server's own; needs no API key there."""
     vertex_port: int | None = setting("Server", None, "IEI_VERTEX_PORT", "AIP_HTTP_PORT", ge=1, le=65535)
     """Vertex AI's port. `iei serve` listens on it instead of the one of `IEI_BIND`."""
     tls_cert: Path | None = setting("Server", None, "IEI_TLS_CERT")
@@ -108,8 +109,6 @@ class ServerSettings(Group):
     """PEM file of the certificate's private key, without a passphrase."""
     graceful_timeout_s: int = setting("Operation", 30, "IEI_GRACEFUL_TIMEOUT_S", ge=1)
     """Seconds that accepted requests may take after SIGTERM (`iei serve` only; gunicorn has its own option)."""
-    log_level: LogLevel = setting("Operation", "info", "IEI_LOG_LEVEL")
-    """Lowest level of messages that are logged."""
 
     @property
     def address(self) -> str:
@@ -126,6 +125,17 @@ class ServerSettings(Group):
         return f"{host if colon else self.bind}:{self.vertex_port}"
 
 
+class LogSettings(Group):
+    """What is written to stderr."""
+
+    log_level: LogLevel = setting("Operation", "info", "IEI_LOG_LEVEL")
+    """Lowest level of messages that are logged."""
+    log_format: Literal["human", "json"] = setting("Operation", "human", "IEI_LOG_FORMAT")
+    """Lines for people, or one JSON object per line for machines."""
+    log_requests: Literal["off", "failed", "all"] = setting("Operation", "off", "IEI_LOG_REQUESTS")
+    """Requests that get a line in the log, at level `info`: none, those that failed, or all but health checks."""
+
+
 class AccessSettings(Group):
     """Who may send requests."""
 
@@ -138,6 +148,8 @@ class AccessSettings(Group):
     """Whether `/docs`, `/redoc` and `/openapi.json` are shown without a key. Default: only if there are no keys."""
     page: bool = setting("Access", True, "IEI_PAGE")
     """Whether browsers get a page at `/` to try the server on (docs/page.md). Where there are keys, it asks for one."""
+    public_metrics: bool | None = setting("Access", None, "IEI_PUBLIC_METRICS")
+    """Whether `/metrics` is shown without a key. Default: only if there are no keys."""
     cors_origins: str = setting("Access", "", "IEI_CORS_ORIGINS")
     """Web pages that may call this server from a browser: origins (`https://example.com`) separated by commas, or `*`
     for all. Default: none."""
@@ -301,6 +313,7 @@ class Settings(BaseModel):
 
     models: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
+    logs: LogSettings = LogSettings()
     access: AccessSettings = AccessSettings()
     load: LoadOptions = LoadOptions()
     engine: EngineSettings = EngineSettings()

@@ -14,6 +14,8 @@ from iei.models.catalog import read_catalog
 from iei.runtimes import loading
 from iei.runtimes.api import Model
 from iei.settings import read_settings
+from iei.telemetry.counters import Counters
+from iei.telemetry.metrics import METRICS
 from tests.engine.runtimes_for_tests import SPEC
 
 ERROR_FIELDS: Mapping[str, set[str]] = {
@@ -40,7 +42,7 @@ def app_around(engine: Engine, **settings: Any) -> FastAPI:
 def app_with_grpc(engine: Engine, port: GrpcPort | None, **settings: Any) -> FastAPI:
     """An app that serves gRPC on `port`, too."""
     read = read_settings(**{"model": engine.default.name, **settings})
-    return create_app(read, read_catalog(read.models), engine, port)
+    return create_app(read, read_catalog(read.models), engine, Counters(METRICS), port)
 
 
 def default_model(**settings: Any) -> Model:

@@ -2,18 +2,12 @@
 
 The counters are in memory that the workers share, made before they are forked. A key with limits has a slot there: the
 time at which its allowance of inputs per second will be whole again, and for each worker the inputs that it has in
-work. File locks guard them, because the kernel releases the locks of a process that is killed:
-
-- byte `_ROWS` of an empty file, locked while counters are changed;
-- byte `row` of it, locked by a worker for its whole life. Inputs in a row that nobody has locked were left by a worker
-  that died, and don't count.
-
-Locks on files belong to processes, not to threads: only the event loop of a worker may use this.
+work. File locks guard them (`iei.rows`), because the kernel releases the locks of a process that is killed: inputs in a
+row that nobody has locked were left by a worker that died, and don't count.
 """
 
 from __future__ import annotations
 
-import fcntl
 import math
 import mmap
 import os
@@ -29,6 +23,7 @@ import numpy.typing as npt
 
 from iei.access.keys import Key, Limits
 from iei.errors import InvalidField, QuotaExceeded
+from iei.rows import Rows
 
 _ROWS = 1024
 """Most workers at the same time, those included that still finish requests after a restart."""
@@ -46,8 +41,9 @@ class Quotas:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         with tempfile.TemporaryFile() as file:
-            self._locks = os.dup(file.fileno())
-        weakref.finalize(self, os.close, self._locks)
+            fd = os.dup(file.fileno())
+        weakref.finalize(self, os.close, fd)
+        self._rows = Rows(fd, _ROWS)
         # Not of the file: a write to memory that is a file ends the process if the disk is full. Only pages that are
         # written to are allocated.
         memory = mmap.mmap(-1, _SLOTS * (8 + 8 + 4 * _ROWS))
@@ -57,7 +53,6 @@ class Quotas:
         """When the key may send a whole second's worth of inputs again; in the past: it may now."""
         self._held: npt.NDArray[np.int32] = np.frombuffer(memory, np.int32, offset=16 * _SLOTS).reshape(_SLOTS, _ROWS)
         """Inputs in work, by slot and worker."""
-        self._owner = 0
         self._row = 0
 
     def of(self, key: Key) -> Quota | None:
@@ -70,7 +65,7 @@ class Quotas:
         Raises:
             QuotaExceeded: they are more than it may send now.
         """
-        with self._locked():
+        with self._rows.exclusive():
             self._claim_row()
             slot = self._slot(int.from_bytes(key.digest[:8]) or 1)
             self._check_at_once(slot, key.limits.inputs_at_once, count)
@@ -82,33 +77,15 @@ class Quotas:
         """Ends what `take` began: the inputs have been answered. Needs no lock: nobody else writes to this cell."""
         self._held[slot, self._row] -= count
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Only one worker at a time is inside, for some microseconds."""
-        fcntl.lockf(self._locks, fcntl.LOCK_EX, 1, _ROWS)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, _ROWS)
-
     def _claim_row(self) -> None:
         """Once in each worker: the first row that no living process has."""
-        if self._owner == os.getpid():
+        if self._rows.own is not None:
             return
-        row = next((row for row in range(_ROWS) if self._is_free(row)), None)
+        row = self._rows.claim(range(_ROWS))
         if row is None:
             raise RuntimeError(f"more than {_ROWS} workers share the limits of API keys")
         self._row = row
-        self._owner = os.getpid()
         self._held[self._ids != 0, self._row] = 0
-
-    def _is_free(self, row: int) -> bool:
-        """Whether no other process has the row. If so, this one has it from now on."""
-        try:
-            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row)
-        except OSError:
-            return False
-        return True
 
     def _slot(self, key_id: int) -> int:
         """The slot of a key. If it has none: a free one, or that of a key that has not been used for longest."""
@@ -135,9 +112,8 @@ class Quotas:
         """Takes what died workers had in work off the count."""
         (rows,) = np.nonzero(self._held[slot])
         for row in rows.tolist():
-            if row != self._row and self._is_free(row):
+            if not self._rows.is_alive(row):
                 self._held[slot, row] = 0
-                fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, row)
 
     def _charge(self, slot: int, inputs_per_s: float | None, count: int) -> None:
         """A token bucket, as the time at which it is full: https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm."""

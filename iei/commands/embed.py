@@ -21,8 +21,10 @@ from iei.models.catalog import read_catalog
 from iei.requests import ImageInput, Options, Vectors
 from iei.runtimes import loading
 from iei.service import EmbeddingService
-from iei.settings import Settings
+from iei.settings import LogSettings, Settings
 from iei.telemetry import logs
+from iei.telemetry.counters import Counters
+from iei.telemetry.metrics import METRICS
 
 IN_WORK = 64
 """Most files that are processed at the same time: a few batches, so that the model never waits for decoding."""
@@ -34,7 +36,7 @@ def run(settings: Settings, paths: Sequence[Path]) -> None:
     Raises:
         StartupError: nothing could be done, or some files could not be embedded.
     """
-    logs.configure("warning")
+    logs.configure(LogSettings(log_level="warning"))
     if failed := embed_files(settings, paths, sys.stdout):
         raise StartupError(f"{failed} files could not be embedded, see above.")
 
@@ -76,7 +78,7 @@ def _service(settings: Settings) -> EmbeddingService:
     request, *_ = catalog.load_requests(settings.engine.devices[0], settings.load)
     preparer = Preparer(settings.inputs, settings.inputs.threads(settings.server.workers))
     engine = InProcessEngine(loading.load(request))
-    return EmbeddingService(engine, catalog, preparer, settings.requests, devices=1)
+    return EmbeddingService(engine, catalog, preparer, settings.requests, devices=1, counters=Counters(METRICS))
 
 
 async def _embedded(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,8 +17,11 @@ from iei.engine.launch import LaunchedEngine, launch_engines
 from iei.grpc.port import reserve
 from iei.models.catalog import DEMO, Catalog, read_catalog
 from iei.models.spec import POOLED, ModelSpec
-from iei.settings import ServerSettings, Settings
-from iei.telemetry import logs
+from iei.settings import LogSettings, ServerSettings, Settings
+from iei.telemetry.counters import Counters
+from iei.telemetry.logs import configure
+from iei.telemetry.metrics import METRICS
+from iei.telemetry.port import open_port
 
 log = logging.getLogger("iei")
 
@@ -30,10 +32,10 @@ def run(settings: Settings) -> None:
     Raises:
         StartupError: a model can't be loaded, or a setting is invalid.
     """
-    logs.configure(settings.server.log_level)
+    configure(settings.logs)
     catalog = read_catalog(settings.models)
     loaded = ", ".join(entry.id for entry in catalog.entries[: settings.engine.at_start])
-    print(f"IEI {__version__} loads {loaded} …", file=sys.stderr)
+    log.info("IEI %s loads %s …", __version__, loaded)
     Server(settings, catalog).run()
 
 
@@ -44,8 +46,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         self._settings = settings
         self._catalog = catalog
         self._grpc_port = reserve(settings)
+        self._counters = Counters(METRICS)
+        self._metrics_port = open_port(settings, self._counters)
         self._engines: list[LaunchedEngine] = []
-        self._options = gunicorn_options(settings.server)
+        self._options = gunicorn_options(settings.server, settings.logs)
         super().__init__()
 
     def load_config(self) -> None:
@@ -56,20 +60,22 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
 
     def load(self) -> FastAPI:
         """Gunicorn's hook, called once in the master: engines with their models, and the app."""
-        self._engines = launch_engines(self._settings, self._catalog)
+        self._engines = launch_engines(self._settings, self._catalog, self._counters)
         addresses = [engine.address for engine in self._engines]
         engine = connect(addresses, self._catalog, self._settings.engine)
-        return create_app(self._settings, self._catalog, engine, self._grpc_port)
+        return create_app(self._settings, self._catalog, engine, self._counters, self._grpc_port)
 
     def _summary(self, listeners: list[Any]) -> str:
         spec = self._engines[0].address.default
         addresses = [str(listener) for listener in listeners]
         if self._grpc_port:
             addresses.append(f"grpc://{self._grpc_port.address}")
+        if self._metrics_port:
+            addresses.append(f"http://{self._metrics_port.address}/metrics")
         return summary(spec, self._settings, addresses)
 
 
-def gunicorn_options(settings: ServerSettings) -> dict[str, Any]:
+def gunicorn_options(settings: ServerSettings, logs: LogSettings) -> dict[str, Any]:
     """Gunicorn's options for a production server.
 
     Raises:
@@ -88,9 +94,9 @@ def gunicorn_options(settings: ServerSettings) -> dict[str, Any]:
         "keepalive": 75,  # longer than the usual 60 s of load balancers, so that they close idle connections first
         "control_socket_disable": True,
         "worker_tmp_dir": None,
-        "loglevel": "debug"
-        if settings.log_level == "debug"
-        else "warning",  # the summary replaces gunicorn's start-up lines
+        "errorlog": None,  # gunicorn's logger has the handler of IEI's own by now
+        # The summary replaces gunicorn's lines about its start.
+        "loglevel": "debug" if logs.log_level == "debug" else "warning",
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from starlette.routing import Match
+from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from iei.errors import IEIError
@@ -88,6 +88,18 @@ class Dialects:
                 if _match([router], scope) == Match.FULL:
                     return router is dialect.health_router
         return False
+
+    @property
+    def health_routes(self) -> frozenset[tuple[str, str]]:
+        """Method and template of every health route."""
+        return frozenset(
+            (method, route.path)
+            for dialect in self._dialects
+            if dialect.health_router
+            for route in dialect.health_router.routes
+            if isinstance(route, Route)
+            for method in route.methods or ()
+        )
 
 
 def _match(routers: Sequence[APIRouter], scope: Scope) -> Match:

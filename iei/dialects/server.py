@@ -1,11 +1,12 @@
-"""The state of the server: `/`, `/health`, `/ping` and `/info`.
+"""The state of the server: `/`, `/health`, `/ping`, `/info` and `/metrics`.
 
-They belong to no other contract. `/info` names the models, so it needs a key where the server has keys; the others
-are health routes, which don't. Wire format: docs/api/iei.md.
+They belong to no other contract. `/info` names the models, so it needs a key where the server has keys, and so does
+`/metrics` unless it is public; the others are health routes, which don't. Wire format: docs/api/iei.md.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -24,14 +25,17 @@ from iei.errors import Unhealthy
 from iei.models.catalog import DEMO, served_name
 from iei.models.spec import POOLED, ROWS, ImageTower, ModelSpec, Tower
 from iei.service import EmbeddingService
+from iei.telemetry.counters import Counters
+from iei.telemetry.exposition import CONTENT_TYPE, metrics_text
 
 
-def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
+def dialect(service: EmbeddingService, limits: Mapping[str, Any], counters: Counters | None) -> Dialect:
     """The server's own routes.
 
     Args:
         service: computes embeddings.
         limits: the limits on requests that `/info` reports, setting → value.
+        counters: what `/metrics` shows. None: it is not here.
     """
     routes = APIRouter(responses=errors_as(EmbedError))
     health_routes = APIRouter(responses=errors_as(EmbedError))
@@ -43,6 +47,13 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any]) -> Dialect:
         norms = {"normalize": service.normalizes(spec)}
         fields = {**_described(spec), **norms, **limits, "version": __version__}
         return json_response(orjson.dumps(fields))
+
+    if counters:
+
+        @routes.get("/metrics", response_model=None, responses=_TEXT)
+        async def metrics() -> Response:
+            """What all processes of this server have counted, in Prometheus' text format."""
+            return Response(await asyncio.to_thread(metrics_text, counters), media_type=CONTENT_TYPE)
 
     @health_routes.head("/", include_in_schema=False)
     @health_routes.get("/", response_model=dict[str, str])
@@ -71,6 +82,8 @@ _ROOT = orjson.dumps(
     {"status": "alive", "message": "IEI", "info": "/info", "ready": "/health", "embed": "/embed", "routes": "/docs"}
 )
 """What clients look for, and for people where to go on."""
+
+_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
 def _described(spec: ModelSpec) -> dict[str, Any]:

@@ -36,6 +36,11 @@ class Engine(Protocol):
         """Whether a job sent now would be run: an engine is connected, has its model, and answers."""
         ...
 
+    @property
+    def shared_bytes(self) -> int:
+        """Memory shared with engines that inputs are in now."""
+        ...
+
     async def start(self) -> None:
         """Starts the engine, or connects to it. Called once, on the event loop that will use it."""
 

@@ -80,6 +80,11 @@ class Allocator:
         self._free: list[tuple[int, int]] = [(0, nbytes)]
         self._taken: dict[int, int] = {}
 
+    @property
+    def held(self) -> int:
+        """Bytes that are taken."""
+        return sum(self._taken.values())
+
     def allocate(self, nbytes: int) -> int | None:
         """Takes the lowest range of `nbytes` that is free; returns its offset, or None if there is none."""
         for index, (offset, length) in enumerate(self._free):
@@ -112,6 +117,11 @@ class Arena:
         self.memory = Memory.create(nbytes)
         self._allocator = Allocator(nbytes)
         self._waiting: deque[tuple[int, asyncio.Future[int]]] = deque()
+
+    @property
+    def held(self) -> int:
+        """Bytes that are reserved."""
+        return self._allocator.held
 
     async def reserve(self, nbytes: int) -> int:
         """The offset of a range of `nbytes`, which is the caller's until `release`.

@@ -60,6 +60,11 @@ class EngineClient:
         """Whether one of the engines is connected and answers."""
         return any(link.answers for link in self._links)
 
+    @property
+    def shared_bytes(self) -> int:
+        """As `Engine.shared_bytes`, of all arenas."""
+        return sum(link.shared_bytes for link in self._links)
+
     async def start(self) -> None:
         """Starts to connect; does not wait for it."""
         self._links = [Link(address, self._arena_bytes, self._silent_s) for address in self._addresses]

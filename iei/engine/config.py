@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from iei.models.catalog import LoadRequest
-from iei.settings import LogLevel
+from iei.settings import LogSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class EngineConfig:
     """How many of `models`, from the first on, are loaded before anything is served."""
     timeout_s: float
     """A forward that runs longer has hung: the process ends, and the supervisor starts another."""
-    log_level: LogLevel
-    """How much the engine logs."""
+    logs: LogSettings
+    """What the engine and its supervisor log, and how."""
 
     def to_json(self) -> bytes:
         """The configuration as JSON."""

@@ -50,6 +50,11 @@ class InProcessEngine:
         """Whether the engine has been started, has not been stopped and can compute."""
         return self._thread is not None and self._thread.fault is None
 
+    @property
+    def shared_bytes(self) -> int:
+        """None: nothing is shared."""
+        return 0
+
     async def start(self) -> None:
         """Starts the thread."""
         on_fault = partial(asyncio.get_running_loop().call_soon_threadsafe, self._fail_waiting)

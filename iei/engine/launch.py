@@ -20,6 +20,7 @@ from iei.errors import StartupError
 from iei.models.catalog import Catalog
 from iei.models.spec import ModelSpec
 from iei.settings import Settings
+from iei.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,12 @@ class LaunchedEngine:
         self._release()
 
 
-def launch(config: EngineConfig) -> LaunchedEngine:
+def launch(config: EngineConfig, counters: Counters) -> LaunchedEngine:
     """Starts an engine and blocks until it has its models, which takes minutes if they have to be downloaded.
+
+    Args:
+        config: of the engine.
+        counters: where it and its supervisor count.
 
     Raises:
         StartupError: it can't be started, or can't load them; the message says why.
@@ -54,7 +59,7 @@ def launch(config: EngineConfig) -> LaunchedEngine:
     life_reader, life_writer = os.pipe()
     status_reader, status_writer = os.pipe()
     try:
-        path, supervisor = _start_supervisor(config, life_reader, status_writer)
+        path, supervisor = _start_supervisor(config, counters, life_reader, status_writer)
     except OSError as error:
         raise StartupError(
             f"The engine can't be started ({error}): see that TMPDIR can be written and has a short path, and that "
@@ -70,7 +75,9 @@ def launch(config: EngineConfig) -> LaunchedEngine:
         raise
 
 
-def _start_supervisor(config: EngineConfig, life_fd: int, status_fd: int) -> tuple[Path, subprocess.Popen[bytes]]:
+def _start_supervisor(
+    config: EngineConfig, counters: Counters, life_fd: int, status_fd: int
+) -> tuple[Path, subprocess.Popen[bytes]]:
     """Returns the path of the socket, and the supervisor's process."""
     folder = Path(tempfile.mkdtemp(prefix="iei-"))  # mode 0700: nobody else can connect
     path = folder / "engine.sock"
@@ -80,7 +87,12 @@ def _start_supervisor(config: EngineConfig, life_fd: int, status_fd: int) -> tup
             listener.listen(BACKLOG)
             config_file.write(config.to_json())
             config_file.seek(0)
-            fds = {"--listen": listener.fileno(), "--life": life_fd, "--status": status_fd}
+            fds = {
+                "--listen": listener.fileno(),
+                "--life": life_fd,
+                "--counters": counters.fd,
+                "--status": status_fd,
+            }
             arguments = [str(word) for option in fds.items() for word in option]
             return path, subprocess.Popen(
                 [sys.executable, "-m", "iei.engine.supervisor", *arguments, "--folder", str(folder)],
@@ -109,7 +121,7 @@ def _wait_until_ready(status_fd: int) -> ModelSpec:
     return ModelSpec.from_json(json.dumps(report["ready"]))
 
 
-def launch_engines(settings: Settings, catalog: Catalog) -> list[LaunchedEngine]:
+def launch_engines(settings: Settings, catalog: Catalog, counters: Counters) -> list[LaunchedEngine]:
     """Starts one engine per device, all at the same time, and blocks until each has its default model loaded.
 
     Raises:
@@ -117,7 +129,7 @@ def launch_engines(settings: Settings, catalog: Catalog) -> list[LaunchedEngine]
     """
     devices = settings.engine.devices
     with ThreadPoolExecutor(len(devices)) as threads:
-        started = [threads.submit(launch, engine_config(settings, catalog, device)) for device in devices]
+        started = [threads.submit(launch, engine_config(settings, catalog, device), counters) for device in devices]
     return [engine.result() for engine in started]
 
 
@@ -128,5 +140,5 @@ def engine_config(settings: Settings, catalog: Catalog, device: str) -> EngineCo
         max_loaded=settings.engine.max_loaded_models,
         at_start=settings.engine.at_start,
         timeout_s=settings.engine.engine_timeout_s,
-        log_level=settings.server.log_level,
+        logs=settings.logs,
     )

@@ -92,6 +92,11 @@ class Link:
         """How many jobs wait for their reply."""
         return len(self._pending)
 
+    @property
+    def shared_bytes(self) -> int:
+        """How much of the arena is in use."""
+        return self._arena.held
+
     async def close(self) -> None:
         """Disconnects and gives the arena up. Jobs that have not been answered never will be."""
         self._keeper.cancel()

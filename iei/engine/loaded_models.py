@@ -117,6 +117,11 @@ class LoadedModels:
         assert self._first is not None
         return self._first
 
+    @property
+    def loaded(self) -> list[ModelSpec]:
+        """What is in memory."""
+        return [model.spec for model in self._loaded.values()]
+
     def load_first(self, count: int) -> ModelSpec:
         """Loads the first `count` models, in this thread; returns the description of the very first.
 

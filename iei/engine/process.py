@@ -1,8 +1,8 @@
 """The engine process, the only one with a model in it: one thread that receives frames, runs batches and replies.
 
-`python -m iei.engine.process --listen FD --life FD --deaths FD --ready FD [--status FD] < CONFIG`, started by the
-supervisor. It ends when nobody can send it work any more: when the last process that holds the other end of `--life` is
-gone.
+`python -m iei.engine.process --listen FD --life FD --deaths FD --counters FD --ready FD [--status FD] < CONFIG`,
+started by the supervisor. It ends when nobody can send it work any more: when the last process that holds the other end
+of `--life` is gone.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ from iei.engine.connection import Connection
 from iei.engine.execute import Task
 from iei.engine.frames import Cancel, Describe, Frame, Progress, Reply, Slot, Submit, pack_outputs
 from iei.engine.loaded_models import LoadedModels
+from iei.engine.meter import Meter
 from iei.engine.scheduler import Request, Scheduler
 from iei.errors import StartupError
 from iei.models.spec import ModelSpec
 from iei.runtimes.api import DeviceLost, Outputs
 from iei.telemetry import logs
+from iei.telemetry.counters import Counters
+from iei.telemetry.metrics import METRICS
 
 log = logging.getLogger("iei.engine")
 
@@ -189,7 +192,7 @@ def end_with(life_fd: int) -> None:
 def main() -> None:
     """The program: loads the first models, reports, and serves."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--listen", "--life", "--deaths", "--ready"):
+    for name in ("--listen", "--life", "--deaths", "--counters", "--ready"):
         parser.add_argument(name, type=int, required=True)
     parser.add_argument("--status", type=int, help="where the first engine of all reports that it is ready")
     arguments = parser.parse_args()
@@ -199,8 +202,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     end_with(arguments.life)
     config = EngineConfig.from_json(sys.stdin.buffer.read())
-    logs.configure(config.log_level)
+    logs.configure(config.logs)
     from iei.runtimes import loading  # takes seconds, which importing this module must not
+    from iei.runtimes.select import device_memory
 
     models = LoadedModels(
         config.models,
@@ -214,7 +218,9 @@ def main() -> None:
     if "failed" in report:
         raise SystemExit(1)
     os.write(arguments.ready, b"\1")
-    scheduler = Scheduler(models, timeout_s=config.timeout_s)
+    counters = Counters(METRICS, arguments.counters)
+    counters.join("engine")
+    scheduler = Scheduler(models, timeout_s=config.timeout_s, meter=Meter(counters, device_memory))
     try:
         EngineProcess(socket.socket(fileno=arguments.listen), scheduler).serve_forever()
     except DeviceLost as error:

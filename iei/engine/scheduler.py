@@ -14,8 +14,10 @@ from iei.engine.answers import Answer, Forward, Status
 from iei.engine.batcher import Batcher, Job, batch_key, most_together
 from iei.engine.execute import Failure, Outcome, Task, execute
 from iei.engine.loaded_models import LoadedModels
+from iei.engine.meter import Meter
 from iei.engine.watchdog import Watchdog
 from iei.runtimes.api import Model
+from iei.telemetry.record import INTERACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +48,20 @@ class Scheduler:
     Its user calls `step` whenever it is `busy`, and `models_arrived` whenever `wakeup` is readable, then `step`.
     """
 
-    def __init__(self, models: LoadedModels, *, timeout_s: float | None = None) -> None:
+    def __init__(self, models: LoadedModels, *, timeout_s: float | None = None, meter: Meter | None = None) -> None:
         """Schedules requests for `models`, of which the first is loaded.
 
         Args:
             models: what can be run; the first one's `max_batch` is the largest batch of all.
             timeout_s: a forward that takes longer ends the process. None: forwards may take as long as they like.
+            meter: counts what is run. None: nobody wants to know.
         """
         self.wakeup = models.wakeup
         """A file descriptor, readable when models have arrived."""
         self._models = models
         self._timeout_s = timeout_s
+        self._meter = meter or Meter()
+        self._meter.loaded(models.loaded)
         self._batcher: Batcher[Request] = Batcher(models.default.max_batch)
         self._parked: defaultdict[int, list[Request]] = defaultdict(list)
         """Requests that wait for a model which is on its way, by model."""
@@ -101,6 +106,7 @@ class Scheduler:
         for index in self._models.collect():
             for request in self._parked.pop(index, []):
                 self.submit(request)
+        self._meter.loaded(self._models.loaded)
 
     def step(self) -> None:
         """Runs the next batch and answers it, and whatever was cancelled or has expired; then lets a model load.
@@ -116,6 +122,7 @@ class Scheduler:
         if turn.batch:
             self._run(turn.batch)
         self._models.load_next(self._batcher.oldest)
+        self._meter.loaded(self._models.loaded)
 
     def _schedule(self, request: Request, model: Model) -> None:
         if request.task is None:
@@ -133,7 +140,9 @@ class Scheduler:
             job.payload.starts()
         started = time.monotonic()
         watched = model if self._timeout_s is None else Watchdog(model, self._timeout_s)
-        outcomes = execute(watched, [job.payload.task for job in batch if job.payload.task])
+        tasks = [job.payload.task for job in batch if job.payload.task]
+        with self._meter.forward(model.spec, tasks[0].modality, [INTERACTIVE] * len(batch)):
+            outcomes = execute(watched, tasks)
         inference_s = time.monotonic() - started
         for job, outcome in zip(batch, outcomes, strict=True):
             job.payload.reply(_answer(outcome, Forward(started - job.enqueued, inference_s)))

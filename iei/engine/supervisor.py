@@ -1,8 +1,9 @@
 """Keeps one engine process running: start, watch, restart with backoff, stop.
 
-`python -m iei.engine.supervisor --listen FD --life FD --status FD --folder PATH < CONFIG`, started by `launch`. A
-process of its own, because gunicorn's master has its own children to watch, and without torch, so that a fault in an
-engine can't reach it. The configuration is a file, as the list of models may be longer than arguments can be.
+`python -m iei.engine.supervisor --listen FD --life FD --counters FD --status FD --folder PATH < CONFIG`, started by
+`launch`. A process of its own, because gunicorn's master has its own children to watch, and without torch, so that a
+fault in an engine can't reach it. The configuration is a file, as the list of models may be longer than arguments can
+be.
 
 It owns the listening socket and passes it to each engine: a new engine listens where the old one did, and workers that
 connect in between wait in the backlog.
@@ -19,11 +20,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from iei.engine.config import EngineConfig
 from iei.telemetry import logs
+from iei.telemetry.counters import Counters
+from iei.telemetry.metrics import METRICS, RESTARTS
 
 log = logging.getLogger("iei.supervisor")
 
@@ -58,11 +63,12 @@ class Backoff:
         return delay
 
 
-def supervise(fds: dict[str, int]) -> None:
+def supervise(fds: dict[str, int], restarted: Callable[[], None] = lambda: None) -> None:
     """Runs engines, one after the other, until the last writer of `life` is gone.
 
     Args:
         fds: file descriptors for the engines, by the names of their arguments. `status` is for the first one only.
+        restarted: called whenever another engine is about to follow one that has ended.
     """
     backoff = Backoff()
     while True:
@@ -73,6 +79,7 @@ def supervise(fds: dict[str, int]) -> None:
         log.error("the engine ended (%s); a new one starts %s", end.cause, f"in {delay} s" if delay else "at once")
         if is_over(fds["life"], wait_s=delay):
             return
+        restarted()
 
 
 def run_engine(fds: dict[str, int]) -> End:
@@ -113,19 +120,23 @@ def cause(code: int) -> str:
 def main() -> None:
     """The program: supervises engines until nobody needs one, and removes the socket."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--listen", "--life", "--status"):
+    for name in ("--listen", "--life", "--counters", "--status"):
         parser.add_argument(name, type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="of the socket; removed at the end")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     config = EngineConfig.from_json(sys.stdin.buffer.read())
-    logs.configure(config.log_level)
+    logs.configure(config.logs)
+    counters = Counters(METRICS, arguments.counters)
+    counters.join("supervisor")
+    device = (config.models[0].device,)
+    counters.add(RESTARTS, device, 0)
     try:
         with tempfile.TemporaryFile() as deaths:
             deaths.truncate(len(config.models))
-            fds = {name: getattr(arguments, name) for name in ("listen", "life", "status")}
-            supervise({**fds, "deaths": deaths.fileno()})
+            fds = {name: getattr(arguments, name) for name in ("listen", "life", "counters", "status")}
+            supervise({**fds, "deaths": deaths.fileno()}, partial(counters.add, RESTARTS, device))
     finally:  # all who connect have ended by now
         shutil.rmtree(arguments.folder, ignore_errors=True)
 

@@ -93,7 +93,7 @@ def _handler(
 
     async def handle(content: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         metadata = _headers(context.invocation_metadata() or ())
-        record = Record(request_id(metadata.get("x-request-id", "")), route=path, dialect="gRPC")
+        record = Record(request_id(metadata.get("x-request-id", "")), method="POST", route=path, dialect="gRPC")
         record.received_bytes = len(content)
         RECORD.set(record)  # of this call alone: each is a task of its own
         try:

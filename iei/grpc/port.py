@@ -10,6 +10,7 @@ import socket
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from iei import ports
 from iei.errors import StartupError
 from iei.settings import Settings
 
@@ -41,20 +42,5 @@ def reserve(settings: Settings) -> GrpcPort | None:
         raise StartupError(
             f"IEI_GRPC_BIND={bind!r} needs grpcio and protobuf: pip install 'image-embedding-inference[grpc]'."
         )
-    host, _, port = bind.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if int(port) > 65535:  # getaddrinfo would take it modulo 65536
-        raise StartupError(f"can't listen on IEI_GRPC_BIND={bind!r}: ports end at 65535.")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        # Without SO_REUSEPORT first: with it, this would join another server of the same user, and share its clients.
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT don't count
-            probe.bind(address)
-        held = socket.socket(family, kind, protocol)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind(address)
-    except OSError as error:
-        raise StartupError(f"can't listen on IEI_GRPC_BIND={bind!r}: {error}.") from None
-    numeric_host, chosen = held.getsockname()[:2]
-    return GrpcPort(f"[{numeric_host}]:{chosen}" if family == socket.AF_INET6 else f"{numeric_host}:{chosen}", held)
+    held = ports.bind(bind, "IEI_GRPC_BIND", shared=True)
+    return GrpcPort(ports.shown(held), held)

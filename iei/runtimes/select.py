@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -9,6 +10,7 @@ from typing import Protocol, cast
 
 from iei.checkpoints.checkpoint import Checkpoint
 from iei.errors import StartupError
+from iei.machine import resident_bytes
 from iei.models.catalog import LoadRequest
 from iei.runtimes.api import Runtime
 
@@ -30,6 +32,9 @@ class RuntimeModule(Protocol):
             StartupError: the checkpoint, the device or an option can't be used; one sentence that says what to do.
         """
 
+    def device_memory(self, device: str) -> int:
+        """Bytes that this process has allocated on a device that is not the CPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRow:
@@ -47,6 +52,10 @@ class RuntimeRow:
     def load(self, checkpoint: Checkpoint, request: LoadRequest) -> Runtime:
         """Imports the module and loads `checkpoint` with it. Raises StartupError as the module does."""
         return self._imported().load(checkpoint, request)
+
+    def device_memory(self, device: str) -> int:
+        """Imports the module and asks it."""
+        return self._imported().device_memory(device)
 
     def _imported(self) -> RuntimeModule:
         return cast(RuntimeModule, import_module(self.module))
@@ -71,6 +80,13 @@ def check(request: LoadRequest) -> None:
         except StartupError as error:
             faults.append(error)
     raise faults[0]
+
+
+def device_memory(device: str) -> int:
+    """Bytes that this process has allocated on a device, in all of its runtimes. On the CPU, its resident memory."""
+    if device == "cpu":
+        return resident_bytes(os.getpid())
+    return sum(row.device_memory(device) for row in RUNTIMES.values())
 
 
 def select(checkpoint: Checkpoint, request: LoadRequest) -> RuntimeRow:

@@ -25,6 +25,10 @@ whole batch shared. `serialise`: from the last vector to the head of the answer.
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
+INTERACTIVE = "interactive"
+"""The priority of requests."""
+
+
 class Lap(NamedTuple):
     """One stage of one input, or of the request as a whole, in seconds of `time.perf_counter`."""
 
@@ -54,7 +58,7 @@ class Record:
     id: str = ""
     """`X-Request-Id`."""
     method: str = ""
-    """Of HTTP; empty for gRPC."""
+    """Of HTTP; gRPC's calls are POST."""
     route: str = ""
     """Its template, such as `/v2/models/{model}/infer`, or a method of gRPC; empty: it met no route."""
     dialect: str = ""
@@ -63,7 +67,7 @@ class Record:
     """Name of the API key; empty: none was needed."""
     model: str = ""
     """Served name; empty until it is known."""
-    priority: str = "interactive"
+    priority: str = INTERACTIVE
     inputs: dict[Modality, int] = field(default_factory=dict)
     """How many there are, once they have been admitted."""
     received_bytes: int = 0

@@ -10,7 +10,7 @@ from iei.settings import Settings
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[Catalog]:
+def served(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[Catalog]:
     """The catalogs of servers that would be running now."""
     served: list[Catalog] = []
 
@@ -21,7 +21,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Catalog]:
         def run(self) -> None: ...
 
     monkeypatch.setattr("iei.commands.serve.Server", Server)
-    monkeypatch.setattr("iei.telemetry.logs.configure", lambda level: None)
+    monkeypatch.setattr("iei.commands.serve.configure", lambda settings: None)
+    caplog.set_level("INFO", "iei")
     return served
 
 
@@ -33,20 +34,20 @@ def test_a_flag_for_one_model_wins_over_a_variable_for_several(
     ids: tuple[str, ...],
     served: list[Catalog],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("IEI_MODELS", "a=org/one,b=demo")
     main(["serve", *flags])
     assert tuple(entry.id for entry in served[0].entries) == ids
-    assert f" loads {ids[0]} …" in capsys.readouterr().err
+    assert f" loads {ids[0]} …" in caplog.text
 
 
 def test_all_that_is_loaded_is_named(
-    served: list[Catalog], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    served: list[Catalog], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("IEI_MODELS", "a=org/one,b=org/two,c=org/three")
     main(["serve", "--load-at-start", "all", "--max-loaded-models", "2"])
-    assert " loads org/one, org/two …" in capsys.readouterr().err
+    assert " loads org/one, org/two …" in caplog.text
 
 
 def test_flags_for_one_model_and_for_several_exclude_each_other(served: list[Catalog]) -> None:

@@ -21,6 +21,7 @@ from iei.engine.scheduler import Scheduler
 from iei.errors import StartupError
 from iei.models.catalog import LoadRequest
 from iei.runtimes.api import Input
+from iei.settings import LogSettings
 from iei.telemetry import logs
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
 from tests.load_requests import load_request
@@ -70,7 +71,7 @@ class KnownLoader:
 
 def main() -> None:
     """The program."""
-    logs.configure("info")
+    logs.configure(LogSettings())
     listen, deaths = map(int, sys.argv[1:])
     requests = [load_request(name, name) for name in MODELS]
     models = LoadedModels(requests, 2, KnownLoader(), mmap.mmap(deaths, len(MODELS)))

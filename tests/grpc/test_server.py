@@ -97,6 +97,21 @@ def test_vectors_timings_and_ids() -> None:
     asyncio.run(scenario())
 
 
+def test_calls_are_counted_like_requests() -> None:
+    async def scenario() -> None:
+        async with caller_of(api_keys="alice=right") as caller:
+            await caller.call(INFER, images(PHOTO, PHOTO), metadata=[("x-api-key", "right")])
+            await caller.refused(INFER, images(PHOTO))
+            text = (await caller.http.get("/metrics", headers={"x-api-key": "right"})).text
+            counted = f'iei_requests_total{{method="POST",model="%s",route="{INFER}",status="%d"}} 1.0'
+            assert counted % (SPEC.name, 200) in text
+            assert counted % ("", 401) in text
+            assert 'iei_key_inputs_total{key="alice",modality="image"} 2.0' in text
+            assert 'iei_rejections_total{reason="unauthorized",status="401"} 1.0' in text
+
+    asyncio.run(scenario())
+
+
 def test_health_is_that_of_the_engine() -> None:
     class Starting(InProcessEngine):
         is_there = True

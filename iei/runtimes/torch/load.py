@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from iei.checkpoints.checkpoint import Checkpoint, TextFiles
 from iei.checkpoints.text_architectures import TEXT_ARCHITECTURES
 from iei.checkpoints.vision_architectures import VISION_ARCHITECTURES
@@ -34,6 +36,11 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> TorchRuntime:
     placement = place(request)
     towers = load_towers(checkpoint, placement, allow_pickle=request.options.allow_pickle)
     return TorchRuntime(towers, placement, max_batch=request.options.max_batch, threads=request.options.threads)
+
+
+def device_memory(name: str) -> int:
+    """Bytes that torch has allocated on `cuda:N` or `mps`, for weights and for forwards."""
+    return torch.mps.current_allocated_memory() if name == "mps" else torch.cuda.memory_allocated(name)
 
 
 def load_towers(checkpoint: Checkpoint, placement: Placement, *, allow_pickle: bool) -> Towers:

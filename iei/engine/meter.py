@@ -1,0 +1,65 @@
+"""What an engine counts: its forwards, the models in its memory, and that memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from iei.models.spec import Modality, ModelSpec
+from iei.telemetry.counters import Counters
+from iei.telemetry.metrics import BATCHES, DEVICE_MEMORY, FORWARD_SECONDS, LOADED, METRICS, RUNNING
+from iei.telemetry.record import INTERACTIVE
+
+MEMORY_EVERY_S = 1.0
+
+
+class Meter:
+    """The metrics of one engine. For its thread.
+
+    Args:
+        counters: of the server; this process has joined them. None: nobody reads what is counted.
+        memory: device → bytes allocated on it.
+    """
+
+    def __init__(self, counters: Counters | None = None, memory: Callable[[str], int] = lambda device: 0) -> None:
+        self._counters = counters or Counters(METRICS)
+        self._memory = memory
+        self._memory_at = 0.0
+        self._loaded: Sequence[ModelSpec] = ()
+
+    @contextmanager
+    def forward(self, spec: ModelSpec, modality: Modality, priorities: Sequence[str]) -> Iterator[None]:
+        """Counts a forward, which the block runs. `priorities` are those of its inputs."""
+        started = time.monotonic()
+        running = [((spec.name, priority), priorities.count(priority)) for priority in set(priorities)]
+        for labels, count in running:
+            self._counters.set(RUNNING, labels, count)
+        try:
+            yield
+        finally:
+            ended = time.monotonic()
+            for labels, _ in running:
+                self._counters.set(RUNNING, labels, 0)
+            self._counters.observe(BATCHES, (spec.name, modality), len(priorities))
+            self._counters.observe(FORWARD_SECONDS, (spec.name, modality), ended - started)
+            if ended - self._memory_at > MEMORY_EVERY_S:
+                self._measure_memory()
+
+    def loaded(self, specs: Iterable[ModelSpec]) -> None:
+        """Shows which models are in memory now."""
+        now = list(specs)
+        if now == self._loaded:
+            return
+        for spec in self._loaded:
+            self._counters.set(LOADED, (spec.name, spec.device), 0)
+        for spec in now:
+            self._counters.set(LOADED, (spec.name, spec.device), 1)
+            self._counters.add(RUNNING, (spec.name, INTERACTIVE), 0)
+        self._loaded = now
+        self._measure_memory()
+
+    def _measure_memory(self) -> None:
+        self._memory_at = time.monotonic()
+        for device in {spec.device for spec in self._loaded}:
+            self._counters.set(DEVICE_MEMORY, (device,), self._memory(device))
