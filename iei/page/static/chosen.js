@@ -3,7 +3,7 @@
 import { $, bar, copy, make, thumbnail } from "./dom.js";
 import { isComputed, select, selectedItem, similarity } from "./items.js";
 import { watch } from "./state.js";
-import { norm, range, share } from "./vectors.js";
+import { norm, range } from "./vectors.js";
 
 const STAGES = {
   prepare: ["Decode and resize", "Tokenize"],
@@ -47,11 +47,9 @@ function showNeighbours(item, others) {
   $("nearest").hidden = !ranked.length;
   const lists = ["image", "text"].map((kind) => {
     const found = ranked.filter(({ other }) => other.kind === kind).slice(0, 6);
-    const [low, high] = range(found.map(({ cosine }) => cosine));
     const entries = found.map(({ other, cosine }) => {
-      const length = 0.15 + 0.85 * share(cosine, [low, high]);
       const label = make("span", { class: "name" }, other.name);
-      const content = [thumbnail(other, 36), ...bar(label, length, cosine.toFixed(4))];
+      const content = [thumbnail(other, 36), ...bar(label, cosine, cosine.toFixed(4))];
       return make("li", {}, make("button", { class: "plain row", onclick: () => go(other) }, ...content));
     });
     return entries.length ? make("ol", {}, ...entries) : null;

@@ -20,7 +20,7 @@ export function thumbnail(item, side) {
   return make("img", { class: "thumb", src: item.preview, alt: "", width: side, height: side });
 }
 
-// A bar with a label in front and a number behind.
+// A bar with a label in front and a number behind. `share`: from 0 to 1; below 0 it is empty.
 export function bar(label, share, number) {
   const fill = make("span", { class: "fill" });
   fill.style.inlineSize = `${Math.max(0, Math.min(1, share)) * 100}%`;

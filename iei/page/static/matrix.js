@@ -81,7 +81,7 @@ function showScale(spans, digits, colour, count) {
   const told = Object.entries(spans).map(([kinds, ends]) => {
     return make("span", {}, `${kinds}: ${ends.map((value) => value.toFixed(digits)).join(" to ")}`);
   });
-  if (count > MOST) told.push(`These are the first ${MOST} of ${count}.`);
+  if (count > MOST) told.push(make("span", {}, `These are the first ${MOST} of ${count}.`));
   $("scale").replaceChildren(ramp, ...told);
 }
 

@@ -2,8 +2,8 @@
 
 import { dot, norm, rowsOf } from "./vectors.js";
 
-const ROUNDS = 60;
-const SETTLED = 1e-5;
+const ROUNDS = 30;
+const SETTLED = 1e-5; // 1 - cosine of a direction with that of the round before: too little to see
 const CLIPPED = 0.02; // of the patches, at either end: one outlier would make all others grey
 
 // The first `count` principal components of `values`, float32[rows · dim], by orthogonal iteration: the covariance is
@@ -39,7 +39,7 @@ function centre(values, dim) {
   const mean = new Float64Array(dim);
   const count = values.length / dim;
   for (let at = 0; at < values.length; at++) mean[at % dim] += values[at] / count;
-  return Float64Array.from(values, (value, at) => value - mean[at % dim]);
+  return Float32Array.from(values, (value, at) => value - mean[at % dim]);
 }
 
 // (XᵀX) · direction
