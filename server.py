@@ -10,6 +10,7 @@ from iei.engine.launch import launch_engines
 from iei.errors import StartupError
 from iei.grpc.port import reserve
 from iei.models.catalog import read_catalog
+from iei.serving.loading import ended_by_signals
 from iei.settings import read_settings
 from iei.telemetry import logs
 from iei.telemetry.counters import Counters
@@ -25,7 +26,8 @@ try:
     grpc_port = reserve(settings)
     counters = Counters(METRICS)
     metrics_port = open_port(settings, counters)
-    engines = launch_engines(settings, catalog, counters)
+    with ended_by_signals():
+        engines = launch_engines(settings, catalog, counters)
     engine = connect([engine.address for engine in engines], catalog, settings.engine)
     app = create_app(settings, catalog, engine, counters, grpc_port)
 except StartupError as error:

@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -485,7 +485,7 @@ def silent_hub() -> Iterator[str]:
         sock.close()
 
 
-TRIALS: dict[str, Callable[[Plan, Path], Awaitable[Outcome]]] = {
+TRIALS: dict[str, Callable[[Plan, Path], Coroutine[None, None, Outcome]]] = {
     "engine": engine_kills,
     "worker": worker_kills,
     "burst": burst,
@@ -504,7 +504,7 @@ def try_all(plan: Plan, names: list[str]) -> dict[str, Outcome]:
         write_model(model)
         for trial in names:
             progress(f"{trial}: {TRIALS[trial].__doc__}")
-            outcomes[trial] = outcome = uvloop.run(TRIALS[trial](plan, model))  # type: ignore[arg-type]
+            outcome = outcomes[trial] = uvloop.run(TRIALS[trial](plan, model))
             progress(f"{trial}: {'kept' if outcome.kept else 'NOT KEPT'}: {outcome.seen}")
     return outcomes
 

@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -92,20 +92,20 @@ def content_length(head: bytes) -> int:
     raise ValueError(f"an answer without Content-Length: {head!r}")
 
 
-def request(host: str, body: str) -> bytes:
+def request(host: str, body: str, headers: Sequence[str] = ()) -> bytes:
     """One HTTP request, as bytes."""
     data = body.encode()
-    head = (
-        f"POST /embed HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-    )
-    return head.encode() + data
+    head = ["POST /embed HTTP/1.1", f"Host: {host}", "Content-Type: application/json", f"Content-Length: {len(data)}"]
+    return "\r\n".join([*head, *headers, "", ""]).encode() + data
 
 
-async def run(url: str, bodies: list[str], connections: int, warmup_s: float, seconds: float) -> dict[str, float]:
+async def run(
+    url: str, bodies: list[str], connections: int, warmup_s: float, seconds: float, headers: Sequence[str] = ()
+) -> dict[str, float]:
     """Rate, latencies and this process's own CPU time (in cores) over `seconds`, after `warmup_s`."""
     address = urlsplit(url)
     host, port = address.hostname or "127.0.0.1", address.port or 80
-    load = Load(itertools.cycle([request(address.netloc, body) for body in bodies]))
+    load = Load(itertools.cycle([request(address.netloc, body, headers) for body in bodies]))
     loop = asyncio.get_running_loop()
     opened = [await loop.create_connection(lambda: Connection(load), host, port) for _ in range(connections)]
     await watch(load, warmup_s)
@@ -141,11 +141,14 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("bodies", type=Path)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--header", action="append", default=[], help="'Name: value', sent with every request")
     parser.add_argument("--warmup", type=float, default=3, help="seconds that don't count (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="seconds that count (default: %(default)s)")
     arguments = parser.parse_args()
     bodies = arguments.bodies.read_text().splitlines()
-    result = uvloop.run(run(arguments.url, bodies, arguments.connections, arguments.warmup, arguments.seconds))
+    result = uvloop.run(
+        run(arguments.url, bodies, arguments.connections, arguments.warmup, arguments.seconds, arguments.header)
+    )
     print(json.dumps(result))
 
 

@@ -1,21 +1,26 @@
-"""Which requests are taken on: a bound on the inputs that are in work or waiting, over all requests of a worker."""
+"""Which requests are taken on: bounds on the inputs that are in work or waiting, over all requests of a worker."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 from iei.access.quotas import SENDER
 from iei.errors import EmptyInput, InvalidField, Overloaded
+from iei.priority import PRIORITY, Priority
 from iei.settings import RequestSettings
 
 
 class Admission:
-    """Counts the inputs of a worker, from the arrival of their request until it is answered."""
+    """Counts the inputs of a worker by priority, from the arrival of their request until it is answered."""
 
     def __init__(self, settings: RequestSettings) -> None:
         self._settings = settings
-        self._in_work = 0
+        self._lines = {
+            Priority.INTERACTIVE: _InWork(settings.max_queue, "inputs are in work already (IEI_MAX_QUEUE)"),
+            Priority.BULK: _InWork(settings.bulk_queue, "inputs of bulk are in work already (IEI_MAX_QUEUE_BULK)"),
+        }
 
     @contextmanager
     def admitted(self, count: int, field: str) -> Iterator[None]:
@@ -33,12 +38,23 @@ class Admission:
             raise InvalidField(
                 f"{field} has {count} items, over the limit of {self._settings.max_inputs} (IEI_MAX_INPUTS)", field
             )
-        if self._in_work and self._in_work + count > self._settings.max_queue:
-            raise Overloaded(f"{self._in_work} inputs are in work already (IEI_MAX_QUEUE): try again later")
+        line = self._lines[PRIORITY.get()]
+        if line.inputs and line.inputs + count > line.most:
+            raise Overloaded(f"{line.inputs} {line.message}: try again later")
         quota = SENDER.get()
         with quota.taken(count, field) if quota else nullcontext():
-            self._in_work += count
+            line.inputs += count
             try:
                 yield
             finally:
-                self._in_work -= count
+                line.inputs -= count
+
+
+@dataclass(slots=True)
+class _InWork:
+    """The inputs of one priority: bulk takes no places of what must not wait."""
+
+    most: int
+    message: str
+    """That there are no places left."""
+    inputs: int = 0

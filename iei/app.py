@@ -1,14 +1,8 @@
-"""The ASGI application of a worker: dialects, middleware, lifespan."""
+"""The ASGI application of a worker: dialects and middleware, and what runs beside them."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import signal
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, NoReturn
 
 from fastapi import FastAPI, Security
@@ -22,8 +16,10 @@ from starlette.types import Scope
 from iei import __version__
 from iei.access.headers import Sender, anybody, by_key
 from iei.access.keys import read_keyring
+from iei.access.priority import PriorityRule
 from iei.access.quotas import Quotas
 from iei.dialects import DIALECTS, server
+from iei.dialects.json_size import JsonLimits
 from iei.dialects.registry import Dialects
 from iei.dialects.wire import json_response
 from iei.engine.api import Engine
@@ -35,17 +31,20 @@ from iei.middleware.cors import cors
 from iei.middleware.errors import AnswerErrors
 from iei.middleware.keys import RequireKey
 from iei.middleware.model_prefix import ModelPrefix
+from iei.middleware.priority import Prioritize
 from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
 from iei.models.catalog import DEMO, Catalog
 from iei.page import site
 from iei.service import EmbeddingService
+from iei.serving.flag import SharedFlag
 from iei.settings import Settings
-from iei.telemetry import rate
 from iei.telemetry.counters import Counters
-from iei.telemetry.metrics import ARENAS, IN_WORK, RequestMetrics
-from iei.telemetry.record import INTERACTIVE, Observer
+from iei.telemetry.metrics import RequestMetrics
+from iei.telemetry.record import Observer
 from iei.telemetry.request_log import log_requests
+from iei.telemetry.traces import read_traces
+from iei.worker import computing, counting, ending_with_master, hosting, lifespan, serving_grpc, tracing
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +55,7 @@ def create_app(
     engine: Engine,
     counters: Counters,
     grpc_port: GrpcPort | None = None,
+    is_last: SharedFlag | None = None,
 ) -> FastAPI:
     """The application that every worker serves. Opens no connection: make it before the workers are forked.
 
@@ -65,6 +65,7 @@ def create_app(
         engine: runs them.
         counters: what `/metrics` shows, counted together with all processes that have them.
         grpc_port: where each worker serves gRPC, too.
+        is_last: set by the master before it stops all workers, if there is a master that does.
 
     Raises:
         StartupError: a setting makes no sense.
@@ -97,19 +98,28 @@ def create_app(
         quotas = Quotas()
         guard = [Middleware(RequireKey, keyring=keyring, quotas=quotas, is_open=is_open)]
         sender = by_key(keyring, quotas)
-    observers = [
+    traces = read_traces(settings.traces)
+    observers: list[Observer] = [
+        *([traces] if traces else []),  # first: the log names the trace
         RequestMetrics(counters),
         *log_requests(settings.logs, quiet=dialects.health_routes | {("GET", "/metrics")}),
     ]
     route_of = RouteNames()
-    serving_grpc = _serving_grpc(grpc_port, service, settings, sender, observers) if grpc_port else nullcontext
+    grpc = serving_grpc(grpc_port, service, settings, sender, observers) if grpc_port else None
+    parts = [
+        counting(counters, catalog.names, lambda: engine.shared_bytes),
+        ending_with_master(),
+        tracing(traces),
+        computing(service),
+        hosting(settings, respond, is_last, service, grpc),
+    ]
     is_shown = keyring is not None or settings.access.public_docs is not False
 
     app = FastAPI(
         title="IEI, Image Embedding Inference",
         version=__version__,
         openapi_tags=[{"name": each.name, "description": each.about} for each in dialects if each.is_documented],
-        lifespan=_lifespan(service, serving_grpc, counters, catalog.names, lambda: engine.shared_bytes),
+        lifespan=lifespan(parts),
         openapi_url="/openapi.json" if is_shown else None,
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
@@ -117,6 +127,7 @@ def create_app(
             Middleware(Trace, respond=respond, route_of=route_of, observers=observers),
             Middleware(AnswerErrors, respond=respond),
             *guard,
+            Middleware(Prioritize, rule=PriorityRule(settings.requests.bulk_routes)),
             Middleware(CancelWhenGone),
             Middleware(Unpack),
             Middleware(BodyLimits, settings=settings.body),
@@ -124,6 +135,7 @@ def create_app(
         exception_handlers={HTTPException: _raise_as_iei_error},
         redirect_slashes=False,  # to an absolute URL with http://, whatever a proxy has in front
     )
+    app.state.json_limits = JsonLimits.of(settings)
     needs_key = [Security(_KEY_AT_DOCS)] if keyring else []
     for dialect in dialects:
         if dialect.router:
@@ -153,81 +165,18 @@ _CLIENT_LIMITS = (
     "max_inputs",
     "max_output_values",
     "max_queue",
+    "max_queue_bulk",
     "concurrency_level",
     "request_timeout_s",
     "max_body_bytes",
     "body_timeout_s",
     "max_image_bytes",
     "max_image_pixels",
+    "max_image_side",
     "max_patches",
     "url_inputs",
     "url_timeout_s",
 )
-
-
-Serving = Callable[[], AbstractAsyncContextManager[None]]
-"""Serves on another port for as long as a worker runs."""
-
-
-def _lifespan(
-    service: EmbeddingService,
-    serving_grpc: Serving,
-    counters: Counters,
-    models: Sequence[str],
-    shared_bytes: Callable[[], int],
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    made_by = os.getpid()
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        counters.join("worker")
-        for model in models:  # the queue of a model that nobody has asked for is 0, and not unknown
-            counters.add(IN_WORK, (model, INTERACTIVE), 0)
-        meanwhile = [
-            asyncio.create_task(_end_when_orphaned(made_by)),
-            asyncio.create_task(_measure(counters, shared_bytes)),
-        ]
-        await service.start()
-        async with serving_grpc():
-            yield
-        await service.stop()
-        for task in meanwhile:
-            task.cancel()
-
-    return lifespan
-
-
-async def _measure(counters: Counters, shared_bytes: Callable[[], int]) -> NoReturn:
-    """Measures once a second what is not counted as it happens."""
-    while True:
-        counters.set(ARENAS, (), shared_bytes())
-        rate.sample(counters, time.monotonic())
-        await asyncio.sleep(rate.EVERY_S)
-
-
-def _serving_grpc(
-    port: GrpcPort, service: EmbeddingService, settings: Settings, sender: Sender, observers: Sequence[Observer]
-) -> Serving:
-    @asynccontextmanager
-    async def serving() -> AsyncIterator[None]:
-        from iei.grpc.server import GrpcServer  # in the worker: grpcio must not be started before a fork
-
-        server = GrpcServer(port, service, settings, sender, observers)
-        await server.start()
-        yield
-        await server.stop()
-
-    return serving
-
-
-async def _end_when_orphaned(master: int) -> None:
-    """Ends a forked worker whose master was killed: uvicorn's worker would serve on, with nobody to stop it."""
-    if os.getpid() == master:
-        return
-    while os.getppid() == master:  # noqa: ASYNC110 - nothing announces that a parent has died
-        await asyncio.sleep(1)
-    log.error("the master process is gone: stopping")
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _raise_as_iei_error(request: Request, error: Exception) -> NoReturn:

@@ -88,6 +88,18 @@ class BodyTooLarge(IEIError):
     status, error_type, headers = 413, "Validation", MappingProxyType({"connection": "close"})
 
 
+class HeadTooLarge(IEIError):
+    """The request line and the headers exceed the size limit."""
+
+    status, error_type, headers = 431, "Validation", MappingProxyType({"connection": "close"})
+
+
+class HeadTimeout(IEIError):
+    """The request line and the headers did not arrive in time."""
+
+    status, error_type, headers = 408, "Validation", MappingProxyType({"connection": "close"})
+
+
 class UnsupportedMediaType(IEIError):
     """The route does not accept the body's Content-Type or Content-Encoding."""
 
@@ -166,6 +178,13 @@ class Unhealthy(IEIError):
     """The engine is not running, can't load the model, or ended twice while it ran this input."""
 
     status, error_type, retry_after_s = 503, "Unhealthy", 5
+
+
+class TooManyConnections(IEIError):
+    """The worker has as many connections as it may have, and none of them is idle."""
+
+    status, error_type, retry_after_s = 503, "Overloaded", 1
+    headers = MappingProxyType({"connection": "close"})
 
 
 class UpstreamFailed(IEIError):

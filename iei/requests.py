@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
+from iei.errors import IEIError
 from iei.models.spec import ModelSpec
 
 Vectors = npt.NDArray[np.float32]
@@ -38,7 +39,17 @@ class UntypedInput:
     source: str
 
 
-Input = ImageInput | TextInput | UntypedInput
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What its dialect could make neither a picture nor a text of: it fails as any other bad input does."""
+
+    error: IEIError
+
+
+Input = ImageInput | TextInput | UntypedInput | Unreadable
+
+OnError = Literal["fail", "null"]
+"""What a bad input costs: `fail`, the whole request; `null`, its own vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,8 @@ class Options:
     """One of the text model's prompts, put before each text. A model without it refuses the request."""
     prompt_hints: tuple[str, ...] = ()
     """Names of prompts that would suit, best first: without `prompt_name`, the first that the model has is used."""
+    on_error: OnError = "fail"
+    """What becomes of a request with a bad input."""
 
 
 class PictureSize(NamedTuple):
@@ -73,6 +86,7 @@ class PictureSize(NamedTuple):
     height: int
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Embedding:
     """What one input became."""
@@ -91,18 +105,47 @@ class Embedding:
         return vector
 
 
+Timing = Literal["preprocess", "queue", "inference"]
+"""What headers say of the time that an input took."""
+
+
 @dataclass(frozen=True, slots=True)
 class Embeddings:
     """The answer to a request."""
 
     spec: ModelSpec
     """The model that computed it."""
-    items: list[Embedding]
-    """In the order of the inputs."""
-    timings: dict[Literal["preprocess", "queue", "inference"], float] = field(default_factory=dict)
+    items: list[Embedding | None]
+    """In the order of the inputs. None of those that failed, if the request asked for that (`Options.on_error`)."""
+    timings: dict[Timing, float] = field(default_factory=dict)
     """Seconds, the mean over the inputs."""
     warnings: tuple[str, ...] = ()
     """Sentences about vectors that may not be what the client takes them for."""
+    errors: Mapping[int, IEIError] = field(default_factory=dict)
+    """Index of an input that failed → the error that a request with no other bad input would have been refused with."""
+
+    @property
+    def done(self) -> list[Embedding]:
+        """Those that were computed: all, unless the request wanted null for the others."""
+        return [item for item in self.items if item]
+
+    @property
+    def vectors(self) -> list[Vectors | None]:
+        """The only output of each input."""
+        return [item and item.vector for item in self.items]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The answer to a request, input by input."""
+
+    items: AsyncIterator[tuple[int, Embedding | IEIError]]
+    """Index of an input and what became of it, in the order in which they are done. It raises what kept the request as
+    a whole from being answered: whatever has not come yet will not come."""
+    deadline: float
+    """`time.monotonic()` at which the request is out of time."""
+    warnings: tuple[str, ...]
+    """As those of `Embeddings`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from math import prod
 from statistics import fmean
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import anyio
 import numpy as np
 
 from iei.admission import Admission
@@ -29,8 +32,11 @@ from iei.requests import (
     Input,
     Options,
     PictureSize,
+    Stream,
     TextInput,
+    Timing,
     Token,
+    Unreadable,
     Vectors,
 )
 from iei.scores import logits, probabilities
@@ -46,8 +52,8 @@ S = TypeVar("S")
 WINDOW_BATCHES = 4
 """How many batches' worth of one request's inputs are in work at a time, for each engine.
 
-Enough that no engine waits for this request. And few: decoders, arena and engine serve first come, first served, so a
-picture that comes after a thousand waits for a few batches of theirs, not for all.
+Enough that no engine waits for this request. And few: decoders, arena and engine serve inputs of one priority first
+come, first served, so a picture that comes after a thousand waits for a few batches of theirs, not for all.
 """
 
 OF_ONE_INPUT = (EmptyInput, InvalidInput, BackendFailed)
@@ -82,6 +88,7 @@ class EmbeddingService:
         self._devices = devices
         self._counters = counters
         self._admission = Admission(settings)
+        self._is_draining = False
         preparer.keep(engine.default)
 
     async def start(self) -> None:
@@ -96,8 +103,12 @@ class EmbeddingService:
 
     @property
     def ready(self) -> bool:
-        """Whether an input sent now would be computed: the engine is there, has its model, and answers."""
-        return self._engine.ready
+        """Whether inputs should be sent here: the engine is there, has its model, and answers; and this goes on."""
+        return self._engine.ready and not self._is_draining
+
+    def drain(self) -> None:
+        """From now on this is not `ready`, so that inputs are sent elsewhere. Those that come are still computed."""
+        self._is_draining = True
 
     @property
     def default(self) -> ModelSpec:
@@ -141,7 +152,8 @@ class EmbeddingService:
     ) -> Embeddings:
         """All vectors of a request, in the order of its inputs.
 
-        A bad input fails alone and before any batch; the error names every bad one by its index in `field`.
+        A bad input fails alone and before any batch; the error names every bad one by its index in `field`. If the
+        request wants null for them (`Options.on_error`), the others are answered, even if there are none.
 
         Args:
             inputs: what to embed.
@@ -155,6 +167,45 @@ class EmbeddingService:
             BackendFailed, ModelNotFound, Overloaded, Unhealthy: see iei.errors.
         """
         return await self._embed(inputs, options, field, names, lambda spec: options)
+
+    @asynccontextmanager
+    async def stream(
+        self, inputs: Sequence[Input], options: Options, *, field: str = "inputs", names: Sequence[str] | None = None
+    ) -> AsyncIterator[Stream]:
+        """The vectors of a request, each as soon as it is there; a bad input costs its own vector only.
+
+        What has been computed waits to be read, and the next inputs wait for that: a slow reader takes no memory. The
+        work is given up where the block is left. Arguments and errors are those of `embed`.
+        """
+        send, receive = anyio.create_memory_object_stream[tuple[int, Embedding | IEIError]](0)
+
+        async def one(index: int) -> None:
+            await self._one(request, index)
+            if outcome := request.taken(index):
+                await send.send((index, outcome))
+
+        async def work() -> None:
+            with send:
+                await self._work_on(request, one)
+
+        async def items() -> AsyncIterator[tuple[int, Embedding | IEIError]]:
+            async for each in receive:
+                yield each
+            await working
+            if request.failure:
+                raise request.failure
+            current().is_computed = True
+
+        wanted = replace(options, on_error="null")
+        with send, receive:
+            async with self._begun(inputs, field, names, wanted.model, lambda spec: wanted) as request:
+                working = asyncio.create_task(work())
+                try:
+                    yield Stream(items(), request.deadline, request.warnings)
+                finally:
+                    working.cancel()
+                    with anyio.CancelScope(shield=True):
+                        await asyncio.wait([working])
 
     async def compare(
         self,
@@ -192,10 +243,11 @@ class EmbeddingService:
             if trained and _kinds(queries, spec) & _kinds(candidates, spec):
                 raise InvalidField(f"model {spec.name!r} was trained to score images against texts, and nothing else")
             # Whatever IEI_POOLING says, two towers share the space of their own poolings only.
-            return replace(options, outputs=("pooler",) if spec.contrast else ("default",), normalize=True)
+            outputs = ("pooler",) if spec.contrast else ("default",)
+            return replace(options, outputs=outputs, normalize=True, on_error="fail")
 
         embeddings = await self._embed([*queries, *candidates], options, field, names, comparable)
-        vectors = np.stack([item.vector for item in embeddings.items])
+        vectors = np.stack([item.vector for item in embeddings.done])
         cosines = vectors[: len(queries)] @ vectors[len(queries) :].T
         contrast = embeddings.spec.contrast
         return Comparison(
@@ -214,24 +266,37 @@ class EmbeddingService:
         decided: Callable[[ModelSpec], Options],
     ) -> Embeddings:
         """As `embed`, with options that are `decided` when the model is known; all but the model may change."""
+        async with self._begun(inputs, field, names, options.model, decided) as request:
+            await self._work_on(request, partial(self._one, request))
+        embeddings = request.answer()
+        record = current()
+        record.is_computed = True
+        record.reach()
+        return embeddings
+
+    @asynccontextmanager
+    async def _begun(
+        self,
+        inputs: Sequence[Input],
+        field: str,
+        names: Sequence[str] | None,
+        model: str | None,
+        decided: Callable[[ModelSpec], Options],
+    ) -> AsyncIterator[_Request]:
+        """A request that has been admitted and checked against its model; it counts as in work while the block runs."""
         deadline = self._deadline()
         record = current()
         with self._admission.admitted(len(inputs), field):
             record.reach("parse")
-            record.model = self.resolve(options.model)
+            record.model = self.resolve(model)
             with Work(self._counters, record.model, record.priority, len(inputs)) as work:
                 spec = await self._engine.describe(record.model, deadline=deadline)
                 options = decided(spec)
                 items = [typed(item, spec) for item in inputs]
-                record.inputs = Counter(_modality(item) for item in items)
+                record.inputs = Counter(_modality(item) for item in items if not isinstance(item, Unreadable))
                 targets = resolve_targets(spec, items, options, self._settings.normalize)
                 warnings = check_dimensions(spec, targets.values(), options, self._settings.dimensions)
-                request = _Request(spec, items, targets, options, deadline, warnings, work)
-                await self._work_on(request)
-        embeddings = request.answer(field, names)
-        record.is_computed = True
-        record.reach()
-        return embeddings
+                yield _Request(spec, items, field, names, targets, options, deadline, warnings, work)
 
     async def tokenize(
         self,
@@ -283,14 +348,14 @@ class EmbeddingService:
             raise _of_inputs(errors, field)
         return results
 
-    async def _work_on(self, request: _Request) -> None:
-        """All inputs through prepare → run → finish, a window of them at a time."""
+    async def _work_on(self, request: _Request, one: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+        """All inputs through prepare → run → finish, a window of them at a time: `one` is called with each index."""
         batches = WINDOW_BATCHES * request.spec.max_batch * self._devices
         free = asyncio.Semaphore(min(self._settings.concurrency_level, batches))
         async with asyncio.TaskGroup() as tasks:
             for index in request.in_turn():
                 await free.acquire()
-                tasks.create_task(self._one(request, index)).add_done_callback(lambda _: free.release())
+                tasks.create_task(one(index)).add_done_callback(lambda _: free.release())
 
     async def _one(self, request: _Request, index: int) -> None:
         started = time.perf_counter()
@@ -299,8 +364,11 @@ class EmbeddingService:
                 return
             if time.monotonic() > request.deadline:
                 raise Overloaded("there was no time left to come to this input (IEI_REQUEST_TIMEOUT_S)")
-            target = request.target(index)
-            array, picture, _ = await self._preparer.prepare(request.items[index], request.spec, request.options)
+            item = request.items[index]
+            if isinstance(item, Unreadable):
+                raise item.error
+            target = request.target(item)
+            array, picture, _ = await self._preparer.prepare(item, request.spec, request.options)
             rows = target.tower.rows(array.shape)
             shapes = output_shapes(target.tower, target.outputs, rows)
             request.count_values(shapes, self._settings.max_output_values)
@@ -318,6 +386,8 @@ class EmbeddingService:
             record = current()
             record.add(Lap("queue", prepared, taken))
             record.add(Lap("forward", taken, computed))
+            record.largest_batch = max(record.largest_batch, result.forward.batch_size)
+            record.engine_pid = result.forward.engine_pid
             request.work.computed(target.modality)
             embedding = finish(result, target, rows, request.options.dimensions, picture)
             request.done[index] = _Done(embedding, prepared - started, result.forward)
@@ -340,7 +410,9 @@ class _Request:
     def __init__(
         self,
         spec: ModelSpec,
-        items: Sequence[ImageInput | TextInput],
+        items: Sequence[ImageInput | TextInput | Unreadable],
+        field: str,
+        names: Sequence[str] | None,
         targets: Mapping[type, Target],
         options: Options,
         deadline: float,
@@ -348,7 +420,8 @@ class _Request:
         work: Work,
     ) -> None:
         self.spec, self.items, self.options, self.deadline = spec, items, options, deadline
-        self._warnings = warnings
+        self.warnings = warnings
+        self._field, self._names = field, names
         self.work = work
         self._targets = targets
         self.errors: dict[int, IEIError] = {}
@@ -361,11 +434,11 @@ class _Request:
     @property
     def is_refused(self) -> bool:
         """Whether this request will be answered with an error."""
-        return bool(self.errors or self.failure)
+        return bool(self.failure or (self.errors and self.options.on_error == "fail"))
 
-    def target(self, index: int) -> Target:
+    def target(self, item: ImageInput | TextInput) -> Target:
         """What is to become of an input."""
-        return self._targets[type(self.items[index])]
+        return self._targets[type(item)]
 
     def in_turn(self) -> list[int]:
         """Indices in the order in which the inputs are worked on.
@@ -386,23 +459,38 @@ class _Request:
                 f"the answer would have more than {limit} numbers (IEI_MAX_OUTPUT_VALUES): send fewer inputs"
             )
 
-    def answer(self, field: str, names: Sequence[str] | None) -> Embeddings:
+    def taken(self, index: int) -> Embedding | IEIError | None:
+        """What became of an input, which is then forgotten; None if the request failed before it was its turn."""
+        if error := self.errors.pop(index, None):
+            return _of_inputs({index: error}, self._field, self._names)
+        done = self.done.pop(index, None)
+        return done and done.embedding
+
+    def answer(self) -> Embeddings:
         """Raises what kept this request from being answered: errors of items first, they are the most particular."""
-        if self.errors:
-            raise _of_inputs(self.errors, field, names)
+        if self.errors and self.options.on_error == "fail":
+            raise _of_inputs(self.errors, self._field, self._names)
         if self.failure:
             raise self.failure
-        done = [self.done[index] for index in sorted(self.done)]
+        done = [self.done.get(index) for index in range(len(self.items))]
         return Embeddings(
             self.spec,
-            [each.embedding for each in done],
-            {
-                "preprocess": fmean(each.prepare_s for each in done),
-                "queue": fmean(each.forward.queue_s for each in done),
-                "inference": fmean(each.forward.inference_s for each in done),
-            },
-            self._warnings,
+            [each and each.embedding for each in done],
+            _timings([each for each in done if each]),
+            self.warnings,
+            {index: _of_inputs({index: self.errors[index]}, self._field, self._names) for index in sorted(self.errors)},
         )
+
+
+def _timings(done: Sequence[_Done]) -> dict[Timing, float]:
+    """Means over the inputs that were computed; empty if none was."""
+    if not done:
+        return {}
+    return {
+        "preprocess": fmean(each.prepare_s for each in done),
+        "queue": fmean(each.forward.queue_s for each in done),
+        "inference": fmean(each.forward.inference_s for each in done),
+    }
 
 
 def finish(
@@ -431,7 +519,7 @@ def _modality(item: ImageInput | TextInput) -> Modality:
     return "text" if isinstance(item, TextInput) else "image"
 
 
-def _length(item: ImageInput | TextInput) -> int:
+def _length(item: ImageInput | TextInput | Unreadable) -> int:
     return len(item.source) if isinstance(item, TextInput) else 0
 
 

@@ -42,6 +42,7 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 _DEVICE = r"(cpu|mps|cuda(:\d+)?)"
 _HOST_AND_PORT = r"^(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):\d{1,5}$"
 _ROUTE = r"^/[^{}?#\s]*$"
+_PATH = r"/[^{}?#\s,]*"
 
 
 def setting(section: Section, default: Any, *variables: str, **constraints: Any) -> Any:
@@ -107,8 +108,11 @@ class ServerSettings(Group):
     """PEM file of the certificate, with its chain, for HTTPS (`iei serve` only). Default: HTTP."""
     tls_key: Path | None = setting("Server", None, "IEI_TLS_KEY")
     """PEM file of the certificate's private key, without a passphrase."""
+    drain_s: float = setting("Operation", 5.0, "IEI_DRAIN_S", ge=0)
+    """Seconds between SIGTERM and the closing of the port, in which readiness is 503 and each response ends its
+    connection, so that balancers send elsewhere. 0: the port closes at once."""
     graceful_timeout_s: int = setting("Operation", 30, "IEI_GRACEFUL_TIMEOUT_S", ge=1)
-    """Seconds that accepted requests may take after SIGTERM (`iei serve` only; gunicorn has its own option)."""
+    """Seconds that accepted requests may take after the port is closed (gunicorn ends them after its own option)."""
 
     @property
     def address(self) -> str:
@@ -134,6 +138,25 @@ class LogSettings(Group):
     """Lines for people, or one JSON object per line for machines."""
     log_requests: Literal["off", "failed", "all"] = setting("Operation", "off", "IEI_LOG_REQUESTS")
     """Requests that get a line in the log, at level `info`: none, those that failed, or all but health checks."""
+
+
+class TraceSettings(Group):
+    """Where traces are sent. OpenTelemetry's SDK reads its other variables itself."""
+
+    otlp_endpoint: str | None = setting("Operation", None, "OTEL_EXPORTER_OTLP_ENDPOINT")
+    """URL of an OpenTelemetry collector that takes OTLP over HTTP (extra `otel`). Default: there are no traces."""
+    otlp_traces_endpoint: str | None = setting("Operation", None, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    """The same for traces alone, with the path, such as `http://collector:4318/v1/traces`."""
+    otel_disabled: bool = setting("Operation", False, "OTEL_SDK_DISABLED")
+    """No traces, whatever endpoints are set."""
+
+    @property
+    def collector(self) -> str | None:
+        """The whole URL for traces; None: there are none."""
+        if self.otel_disabled:
+            return None
+        base = self.otlp_endpoint
+        return self.otlp_traces_endpoint or (f"{base.rstrip('/')}/v1/traces" if base else None)
 
 
 class AccessSettings(Group):
@@ -228,8 +251,18 @@ class RequestSettings(Group):
     """Most numbers in one response, each about 10 bytes in JSON. All tokens of an image are 151,296 with a ViT-B."""
     max_queue: int = setting("Requests", 4096, "IEI_MAX_QUEUE", ge=1)
     """Most inputs that one worker processes or queues; further requests are answered 429."""
+    max_queue_bulk: int | None = setting("Requests", None, "IEI_MAX_QUEUE_BULK", ge=1)
+    """The same for inputs of bulk requests, which are counted by themselves. Default: as `IEI_MAX_QUEUE`."""
+    bulk_routes: str = setting("Requests", "", "IEI_BULK_ROUTES", pattern=rf"^({_PATH}(,{_PATH})*)?$")
+    """Paths, separated by commas, whose requests are bulk unless they say `X-IEI-Priority: interactive`; each with the
+    paths below it. `/`: all (docs/operations.md)."""
     request_timeout_s: float = setting("Requests", 300.0, "IEI_REQUEST_TIMEOUT_S", gt=0)
     """Inputs that have not reached the model this many seconds after their request arrived are dropped: 429."""
+
+    @property
+    def bulk_queue(self) -> int:
+        """Most inputs of bulk requests that one worker processes or queues."""
+        return self.max_queue_bulk or self.max_queue
 
 
 class BodySettings(Group):
@@ -241,6 +274,21 @@ class BodySettings(Group):
     """Seconds in which the body of a request must arrive; otherwise it is answered 408."""
 
 
+class ConnectionSettings(Group):
+    """Limits on connections whose clients are slow, or too many."""
+
+    head_timeout_s: float = setting("Limits on what is sent", 10.0, "IEI_HEAD_TIMEOUT_S", gt=0)
+    """Seconds in which the request line and the headers must arrive; otherwise the connection is closed (408)."""
+    max_head_bytes: int = setting("Limits on what is sent", 64 * 2**10, "IEI_MAX_HEAD_BYTES", ge=1024)
+    """Largest request line and headers together, in bytes."""
+    write_timeout_s: float = setting("Limits on what is sent", 30.0, "IEI_WRITE_TIMEOUT_S", gt=0)
+    """Seconds in which a client must read 16 KiB of an answer, or all that is left of it; otherwise the connection is
+    closed."""
+    max_connections: int = setting("Limits on what is sent", 1000, "IEI_MAX_CONNECTIONS", ge=1)
+    """Most connections of one worker. Beyond it, the one that has been idle for longest is closed; if none is, the
+    new one is answered 503."""
+
+
 class InputSettings(Group):
     """How inputs are fetched, decoded and tokenized, and the limits on them."""
 
@@ -250,8 +298,11 @@ class InputSettings(Group):
     """Longest text before truncation to the model's limit: in characters, or in token ids if the client sends ids."""
     max_image_pixels: int = setting("Limits on what is sent", 64_000_000, "IEI_MAX_IMAGE_PIXELS", ge=1)
     """Most pixels in one image, checked in its header before decoding."""
+    max_image_side: int = setting("Limits on what is sent", 65_535, "IEI_MAX_IMAGE_SIDE", ge=1)
+    """Longest side of an image, in pixels. The default is the longest that a JPEG can have."""
     max_decoding_pixels: int = setting("Limits on what is sent", 128_000_000, "IEI_MAX_DECODING_PIXELS", ge=1)
-    """Most pixels that one worker decodes at the same time, over all requests. Each takes 4 to 9 bytes of memory."""
+    """Most pixels that one worker decodes at the same time, over all requests. Each takes 4 to 9 bytes of memory;
+    those of WebP, TIFF and progressive JPEG take up to 18 and count twice."""
     url_inputs: str = setting("URLs", "public", "IEI_URL_INPUTS")
     """Allowed image URLs: `public` (the open internet), `off`, or domains separated by commas (may be private)."""
     url_timeout_s: float = setting("URLs", 10.0, "IEI_URL_TIMEOUT_S", gt=0)
@@ -314,11 +365,13 @@ class Settings(BaseModel):
     models: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
     logs: LogSettings = LogSettings()
+    traces: TraceSettings = TraceSettings()
     access: AccessSettings = AccessSettings()
     load: LoadOptions = LoadOptions()
     engine: EngineSettings = EngineSettings()
     requests: RequestSettings = RequestSettings()
     body: BodySettings = BodySettings()
+    connections: ConnectionSettings = ConnectionSettings()
     inputs: InputSettings = InputSettings()
     dialects: DialectSettings = DialectSettings()
 

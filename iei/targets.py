@@ -8,7 +8,7 @@ from typing import Literal
 
 from iei.errors import FixedSize, InvalidField
 from iei.models.spec import POOLED, ImageTower, Modality, ModelSpec, TextTower, Tower, why_not
-from iei.requests import ImageInput, Options, TextInput
+from iei.requests import ImageInput, Options, TextInput, Unreadable
 
 _MODALITIES: Mapping[type, Modality] = {ImageInput: "image", TextInput: "text"}
 
@@ -30,7 +30,7 @@ class Target:
 
 
 def resolve_targets(
-    spec: ModelSpec, items: Iterable[ImageInput | TextInput], options: Options, normalize: bool | None
+    spec: ModelSpec, items: Iterable[ImageInput | TextInput | Unreadable], options: Options, normalize: bool | None
 ) -> dict[type, Target]:
     """Kind of input → what is to become of it, for the kinds that `items` has.
 
@@ -43,7 +43,8 @@ def resolve_targets(
     Raises:
         InvalidField: the model does not take such inputs, or does not have what is asked for.
     """
-    return {kind: _target(spec, _MODALITIES[kind], options, normalize) for kind in {type(item) for item in items}}
+    kinds = _MODALITIES.keys() & {type(item) for item in items}
+    return {kind: _target(spec, _MODALITIES[kind], options, normalize) for kind in kinds}
 
 
 def default_norms(spec: ModelSpec, normalize: bool | None) -> dict[Modality, bool]:

@@ -23,7 +23,16 @@ START_S = 120.0
 STOP_S = 45.0
 _MARK = "TESTED_SERVER"
 """Environment variable that tells a server's processes, however they were started, from all others."""
-_SETTINGS = ("IEI_", "IMAGE_EMBEDDING_MODEL", "MODEL_", "POOLING_STRATEGY", "NORMALIZE_EMBEDDINGS", "GUNICORN_", "AIP_")
+_SETTINGS = (
+    "IEI_",
+    "IMAGE_EMBEDDING_MODEL",
+    "MODEL_",
+    "POOLING_STRATEGY",
+    "NORMALIZE_EMBEDDINGS",
+    "GUNICORN_",
+    "AIP_",
+    "OTEL_",
+)
 """Beginnings of variables that would change a tested server, were they set outside."""
 _ADDRESS = re.compile(r"(?:Listening at:|address|Uvicorn running on) +(https?://127\.0\.0\.1:\d+)")
 
@@ -94,7 +103,7 @@ def serve(
             master = subprocess.Popen(
                 _python(command or gunicorn_command(workers, worker_class)),
                 cwd=ROOT,
-                env={**_clean_environment(), "IEI_BIND": "127.0.0.1:0", **env, _MARK: mark},
+                env={**_clean_environment(), "IEI_BIND": "127.0.0.1:0", "IEI_DRAIN_S": "0", **env, _MARK: mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -364,9 +364,11 @@ def test_killing_the_master_leaves_nothing_behind(own_server: Server) -> None:
     ],
 )
 def test_it_serves_however_it_is_started(command: str, demo_cache: str, photos: list[str]) -> None:
-    env = {"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache}
+    env = {"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache, "IEI_MAX_HEAD_BYTES": "1024"}
     with serve(env, command=command.split()) as server:
         assert embed(server.url, photos[:2]).shape == (2, 192)
+        too_large = httpx.get(f"{server.url}/ping", headers={"x-large": "a" * 1024})
+        assert too_large.status_code == 431  # one of the limits that uvicorn does not have
 
 
 def test_two_devices_are_two_engines_and_one_answer(demo_cache: str, photos: list[str]) -> None:

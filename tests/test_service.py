@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -21,11 +22,15 @@ from iei.errors import InvalidInput, StartupError
 from iei.inputs.geometry import to_pixels
 from iei.models.spec import ImageTower, ModelSpec, Rows
 from iei.runtimes.api import Input
+from iei.service import WINDOW_BATCHES
+from iei.settings import RequestSettings
 from tests import pictures
 from tests.apps import app_around
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
+from tests.engine.waiting import until
 
 PHOTO = pictures.base64_of(pictures.png(8, 8))
+BULK = {"X-IEI-Priority": "bulk"}
 
 
 @asynccontextmanager
@@ -96,6 +101,58 @@ def test_what_can_not_be_done_soon_is_refused_at_once() -> None:
     asyncio.run(scenario())
 
 
+def test_bulk_has_its_own_places_and_takes_none_of_the_others() -> None:
+    async def scenario() -> None:
+        runtime = KnownRuntime()
+        runtime.go.clear()
+        async with client_of(runtime, max_queue=3, max_queue_bulk=2) as client:
+
+            async def post(count: int, **headers: str) -> httpx.Response:
+                return await client.post("/embed", json={"inputs": [PHOTO] * count}, headers=headers)
+
+            bulk = asyncio.create_task(post(2, **BULK))
+            await asyncio.to_thread(runtime.busy.wait)
+            refused = await post(1, **BULK)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert "2 inputs of bulk are in work already (IEI_MAX_QUEUE_BULK)" in refused.json()["error"]
+            urgent = asyncio.create_task(post(3))
+            await asyncio.sleep(0)
+            refused = await post(1)
+            assert "3 inputs are in work already (IEI_MAX_QUEUE)" in refused.json()["error"]
+            runtime.go.set()
+            assert (await bulk).status_code == (await urgent).status_code == 200
+
+    asyncio.run(scenario())
+
+
+def test_without_a_bound_of_its_own_bulk_has_as_many_places_as_the_others() -> None:
+    assert RequestSettings(max_queue=7).bulk_queue == 7
+    assert RequestSettings(max_queue=7, max_queue_bulk=9).bulk_queue == 9
+
+
+def test_one_picture_is_in_the_next_batch_however_much_bulk_waits() -> None:
+    lone = pictures.base64_of(pictures.encode(Image.new("RGB", (8, 8), "white"), "PNG"))
+    ran: list[bool] = []
+
+    async def scenario() -> None:
+        runtime = KnownRuntime(lambda batch: ran.extend(bool(picture.min() == 255) for picture in batch))
+        runtime.go.clear()
+        engine = InProcessEngine(runtime)
+        async with client_around(engine) as client:
+            window = WINDOW_BATCHES * SPEC.max_batch
+            body = {"inputs": [PHOTO] * window}
+            bulk = [asyncio.create_task(client.post("/embed", json=body, headers=BULK)) for _ in range(5)]
+            await until(lambda: len(engine._waiting) == 5 * window)
+            first = asyncio.create_task(client.post("/embed", json={"inputs": [lone]}))
+            await until(lambda: len(engine._waiting) == 5 * window + 1)
+            runtime.go.set()
+            for response in await asyncio.gather(first, *bulk):
+                assert response.status_code == 200
+        assert ran.index(True) < 2 * SPEC.max_batch
+
+    asyncio.run(scenario())
+
+
 def test_no_more_than_the_concurrency_level_of_a_request_is_in_work() -> None:
     async def scenario() -> None:
         runtime = KnownRuntime()
@@ -135,6 +192,28 @@ def test_a_request_with_a_bad_item_does_not_reach_the_model_any_more() -> None:
             response = await client.post("/embed", json={"inputs": ["%", PHOTO, PHOTO]})
             assert response.status_code == 400
             assert runtime.batches == []
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_bad_is_computed_if_the_request_wants_that() -> None:
+    def fail_on_black(batch: Sequence[Input]) -> None:
+        if any(picture.max() == 0 for picture in batch):
+            raise RuntimeError("no black pictures")
+
+    black = pictures.base64_of(pictures.encode(Image.new("RGB", (8, 8)), "PNG"))
+
+    async def scenario() -> None:
+        async with client_of(KnownRuntime(fail_on_black), concurrency_level=1) as client:
+            response = await client.post("/embed", json={"inputs": ["%", PHOTO, black, PHOTO], "on_error": "null"})
+            assert response.status_code == 200, response.text
+            assert [vector is None for vector in response.json()] == [True, False, True, False]
+            errors = json.loads(response.headers["x-iei-errors"])
+            assert errors["0"].startswith("inputs[0]: is not base64")
+            assert "no black pictures" in errors["2"]
+            only_bad = await client.post("/embed", json={"inputs": ["%"], "on_error": "null"})
+            assert (only_bad.status_code, only_bad.json()) == (200, [None])
+            assert "x-inference-time" not in only_bad.headers
 
     asyncio.run(scenario())
 

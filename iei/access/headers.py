@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from iei.access.keys import Key, Keyring
 from iei.access.quotas import Quota, Quotas
 from iei.errors import Unauthorized
+from iei.priority import Priority
 from iei.telemetry.record import current
 
-Sender = Callable[[Mapping[str, str]], Quota | None]
-"""Headers, by names in lower case → what their request counts against; None: it has no limits of its own.
+
+class Allowed(NamedTuple):
+    """What the sender of a request may have."""
+
+    quota: Quota | None = None
+    """What the request counts against; None: it has no limits of its own."""
+    priority: Priority = Priority.INTERACTIVE
+    """The highest."""
+
+
+Sender = Callable[[Mapping[str, str]], Allowed]
+"""Headers, by names in lower case → what their sender is allowed.
 
 Raises Unauthorized if they have no key and need one.
 """
 
 
-def anybody(headers: Mapping[str, str]) -> Quota | None:
+def anybody(headers: Mapping[str, str]) -> Allowed:
     """The `Sender` of servers without keys."""
-    return None
+    return Allowed()
 
 
 def by_key(keyring: Keyring, quotas: Quotas) -> Sender:
@@ -29,10 +41,10 @@ def by_key(keyring: Keyring, quotas: Quotas) -> Sender:
         quotas: the counters of keys with limits.
     """
 
-    def sender(headers: Mapping[str, str]) -> Quota | None:
+    def sender(headers: Mapping[str, str]) -> Allowed:
         key = key_of(headers, keyring)
         current().key = key.name
-        return quotas.of(key)
+        return Allowed(quotas.of(key), key.priority)
 
     return sender
 

@@ -9,11 +9,13 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from iei.errors import StartupError
+from iei.priority import BY_LABEL, Priority
 from iei.settings import AccessSettings
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ class Key:
     digest: bytes = field(repr=False)
     """SHA-256 of the key itself, which is kept nowhere."""
     limits: Limits
+    priority: Priority = Priority.INTERACTIVE
+    """The highest that its requests may have."""
 
 
 class Keyring:
@@ -117,10 +121,10 @@ def read_keyring(settings: AccessSettings) -> Keyring | None:
 
 
 def parse_keys(entries: Iterable[str], source: str) -> tuple[Key, ...]:
-    """Parses entries `key` or `name=key`, each with its limits after it: `name=key inputs_per_s=50 inputs_at_once=200`.
+    """Parses entries `key` or `name=key`, each with its limits after it.
 
-    A key is its text, or `sha256:` and the hexadecimal digest of its text. Empty entries and comments (`#`) are
-    skipped.
+    With all that there are: `name=key inputs_per_s=50 inputs_at_once=200 priority=bulk`. A key is its text, or
+    `sha256:` and the hexadecimal digest of its text. Empty entries and comments (`#`) are skipped.
 
     Args:
         entries: the texts of the entries.
@@ -171,7 +175,9 @@ def _key(words: Sequence[str], place: int, source: str) -> Key:
             f"{source}: key {place}: a name has up to 64 letters, digits, '.', '_' and '-', and is not that of a limit."
         )
     where = f"{source}: {name!r}" if is_named else f"{source}: {name}"
-    return Key(name, _digest(secret, where), _limits(options, where))
+    values = _values(options, where)
+    priority = values.pop("priority", Priority.INTERACTIVE)
+    return Key(name, _digest(secret, where), Limits(**values), priority)
 
 
 def _digest(secret: str, where: str) -> bytes:
@@ -185,33 +191,32 @@ def _digest(secret: str, where: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _limits(options: Sequence[str], where: str) -> Limits:
+def _values(options: Sequence[str], where: str) -> dict[str, Any]:
     """Options other than those known may be the rest of a key that has a space in it: messages don't repeat them."""
-    values: dict[str, float | int] = {}
+    values: dict[str, Any] = {}
     for option in options:
         name, _, value = option.partition("=")
         if name not in _OPTIONS:
-            raise StartupError(f"{where}: after a key there may be {' and '.join(_OPTIONS)}, each as limit=number.")
+            *names, last = _OPTIONS
+            raise StartupError(f"{where}: after a key there may be {', '.join(names)} and {last}, each as limit=value.")
         if name in values:
             raise StartupError(f"{where}: {name} is given twice.")
-        values[name] = _number(value, name, where)
-    return Limits(**values)  # type: ignore[arg-type]  # _number knows which are whole
+        parse, allowed = _OPTIONS[name]
+        values[name] = parse(value)
+        if values[name] is None:
+            raise StartupError(f"{where}: {name} must be {allowed}.")
+    return values
 
 
-_OPTIONS = tuple(each.name for each in fields(Limits))
 _WHOLE = re.compile(r"[1-9][0-9]{0,8}")
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 
-
-def _number(value: str, name: str, where: str) -> float | int:
-    if name == "inputs_at_once":
-        if not _WHOLE.fullmatch(value):
-            raise StartupError(f"{where}: {name} must be a whole number, at least 1.")
-        return int(value)
-    if not _DECIMAL.fullmatch(value) or float(value) == 0:
-        raise StartupError(f"{where}: {name} must be a number above 0.")
-    return float(value)
-
+_OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "inputs_per_s": (lambda text: float(text) or None if _DECIMAL.fullmatch(text) else None, "a number above 0"),
+    "inputs_at_once": (lambda text: int(text) if _WHOLE.fullmatch(text) else None, "a whole number, at least 1"),
+    "priority": (BY_LABEL.get, " or ".join(BY_LABEL)),
+}
+"""Name → its value from a text, None if the text is none; and what the text must be."""
 
 _Version = tuple[int, int, int]
 """Time of the last change in nanoseconds, size in bytes, inode."""

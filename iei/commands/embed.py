@@ -89,7 +89,7 @@ async def _embedded(
     async def one(file: Path) -> Vectors | str:
         try:
             data = await asyncio.to_thread(file.read_bytes)
-            return (await service.embed([ImageInput(data)], Options())).items[0].vector
+            return (await service.embed([ImageInput(data)], Options())).done[0].vector
         except InvalidInputs as error:
             return str(error.errors[0])
         except (IEIError, OSError) as error:

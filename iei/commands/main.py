@@ -12,6 +12,7 @@ from typing import Any
 from iei import __version__
 from iei.errors import IEIError, StartupError
 from iei.models.catalog import DEMO
+from iei.serving.loading import ended_by_signals
 from iei.settings import SETTINGS, Settings, read_settings
 
 
@@ -31,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def serve(arguments: argparse.Namespace) -> None:
     """Serve embeddings over HTTP."""
-    from iei.commands import serve  # late: importing gunicorn and FastAPI takes a second
+    with ended_by_signals():
+        from iei.commands import serve  # late: importing gunicorn and FastAPI takes a second
 
-    serve.run(_settings(arguments))
+        serve.run(_settings(arguments))  # gunicorn has handlers of its own once the models are loaded
 
 
 def embed(arguments: argparse.Namespace) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from math import ceil
 from typing import Any
 
 from fastapi import FastAPI
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
 from iei import __version__
@@ -17,6 +19,8 @@ from iei.engine.launch import LaunchedEngine, launch_engines
 from iei.grpc.port import reserve
 from iei.models.catalog import DEMO, Catalog, read_catalog
 from iei.models.spec import POOLED, ModelSpec
+from iei.serving.connections import LINGER_S
+from iei.serving.flag import SharedFlag
 from iei.settings import LogSettings, ServerSettings, Settings
 from iei.telemetry.counters import Counters
 from iei.telemetry.logs import configure
@@ -49,8 +53,14 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         self._counters = Counters(METRICS)
         self._metrics_port = open_port(settings, self._counters)
         self._engines: list[LaunchedEngine] = []
+        self.is_last = SharedFlag()
+        """Of the workers that run now: whether no others will follow them."""
         self._options = gunicorn_options(settings.server, settings.logs)
         super().__init__()
+
+    def run(self) -> None:
+        """Serves until a signal ends it. Exits."""
+        Master(self).run()
 
     def load_config(self) -> None:
         """Gunicorn's hook: its options, from IEI's settings alone."""
@@ -63,7 +73,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         self._engines = launch_engines(self._settings, self._catalog, self._counters)
         addresses = [engine.address for engine in self._engines]
         engine = connect(addresses, self._catalog, self._settings.engine)
-        return create_app(self._settings, self._catalog, engine, self._counters, self._grpc_port)
+        return create_app(self._settings, self._catalog, engine, self._counters, self._grpc_port, self.is_last)
 
     def _summary(self, listeners: list[Any]) -> str:
         spec = self._engines[0].address.default
@@ -73,6 +83,17 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         if self._metrics_port:
             addresses.append(f"http://{self._metrics_port.address}/metrics")
         return summary(spec, self._settings, addresses)
+
+
+class Master(Arbiter):  # type: ignore[misc]
+    """Gunicorn's master, which tells its workers whether it stops them all or only replaces them."""
+
+    app: Server
+
+    def stop(self, graceful: bool = True) -> None:
+        """Gunicorn's step after SIGTERM, SIGINT or SIGQUIT: ends all workers."""
+        self.app.is_last.set()
+        super().stop(graceful)
 
 
 def gunicorn_options(settings: ServerSettings, logs: LogSettings) -> dict[str, Any]:
@@ -89,7 +110,8 @@ def gunicorn_options(settings: ServerSettings, logs: LogSettings) -> dict[str, A
         "preload_app": True,  # the app, and with it the engine, is made once
         "proc_name": "iei",
         "timeout": 60,  # nothing slow runs on an event loop: a worker that is silent for this long has hung
-        "graceful_timeout": settings.graceful_timeout_s,
+        # From SIGTERM to SIGKILL, whatever the workers do in between; they take a moment for each step.
+        "graceful_timeout": ceil(settings.drain_s + LINGER_S + settings.graceful_timeout_s) + 2,
         "backlog": 2048,
         "keepalive": 75,  # longer than the usual 60 s of load balancers, so that they close idle connections first
         "control_socket_disable": True,
@@ -104,7 +126,6 @@ def worker_class(settings: ServerSettings) -> type[UvicornWorker]:
     """Uvicorn's gunicorn worker with its options set: it ignores several of gunicorn's."""
     options = {
         **UvicornWorker.CONFIG_KWARGS,
-        "timeout_graceful_shutdown": settings.graceful_timeout_s,
         "server_header": False,
         "access_log": False,
     }

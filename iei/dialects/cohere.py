@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from iei.dialects.fields import AnyCase, ListOf, OrNull, Strings, one_or_more
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.partial import OnErrorField, errors_of, on_error
 from iei.dialects.parts import Parts, input_of_parts
 from iei.dialects.prompts import prompts_for
 from iei.dialects.registry import Dialect
@@ -25,7 +26,7 @@ from iei.dialects.vectors import Encoding, Quantized, VectorDtype, encoded, quan
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
 from iei.errors import IEIError, InvalidField
 from iei.models.spec import Modality, ModelSpec
-from iei.requests import Embedding, Embeddings, ImageInput, Input, Options, TextInput
+from iei.requests import Embedding, Embeddings, ImageInput, Input, OnError, Options, TextInput
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
 
@@ -74,6 +75,8 @@ class EmbedRequest(BaseModel):
     """The forms in which each vector is returned."""
     truncate: Annotated[Truncate, AnyCase, OrNull] = "end"
     """The end at which texts that are too long are truncated: `START` or `END`; or `NONE`, to reject them."""
+    on_error: OnErrorField = None
+    """What a bad input costs: `fail`, the whole request (the default); `null`, its own vector only."""
 
     def sources(self) -> dict[str, list[Input]]:
         """The inputs that each field holds."""
@@ -82,7 +85,7 @@ class EmbedRequest(BaseModel):
             "images": [ImageInput(image) for image in self.images or ()],
         }
 
-    def options(self, model: str | None) -> Options:
+    def options(self, model: str | None, on_error: OnError) -> Options:
         """What the request says about its inputs."""
         truncate, direction = _TRUNCATION[self.truncate]
         return Options(
@@ -91,6 +94,7 @@ class EmbedRequest(BaseModel):
             truncate=truncate,
             truncation_direction=direction,
             prompt_hints=prompts_for(self.input_type),
+            on_error=on_error,
         )
 
 
@@ -113,15 +117,11 @@ class EmbedRequestV2(EmbedRequest):
 
     def sources(self) -> dict[str, list[Input]]:
         """The inputs that each field holds."""
-        mixed = enumerate(self.inputs or ())
-        return {
-            **super().sources(),
-            "inputs": [input_of_parts(item.content, f"inputs[{i}].content") for i, item in mixed],
-        }
+        return {**super().sources(), "inputs": [input_of_parts(item.content) for item in self.inputs or ()]}
 
-    def options(self, model: str | None) -> Options:
+    def options(self, model: str | None, on_error: OnError) -> Options:
         """What the request says about its inputs."""
-        return replace(super().options(model), dimensions=self.output_dimension)
+        return replace(super().options(model, on_error), dimensions=self.output_dimension)
 
 
 class Picture(BaseModel):
@@ -151,34 +151,44 @@ class Meta(BaseModel):
     billed_units: Usage
 
 
+class EmbedError(BaseModel):
+    """The body of an error."""
+
+    id: str
+    message: str
+
+
+class BadInput(EmbedError):
+    """What is wrong with an input that has no vector."""
+
+    index: int
+
+
 class Answer(BaseModel):
     """What both forms of responses have."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     id: str
     texts: list[str]
-    images: list[Picture] | None = None
+    images: list[Picture | None] | None = None
     meta: Meta
+    errors: list[BadInput] | None = None
+    """Inputs without a vector, where the request has `on_error: null`."""
 
 
 class EmbedByTypeResponse(Answer):
     """The response of version 2, and of version 1 to requests with `embedding_types`."""
 
     response_type: Literal["embeddings_by_type"]
-    embeddings: dict[EmbeddingType, list[list[float]] | list[str]]
+    embeddings: dict[EmbeddingType, list[list[float] | None] | list[str | None]]
 
 
 class EmbedFloatsResponse(Answer):
     """The response of version 1 to requests without `embedding_types`."""
 
     response_type: Literal["embeddings_floats"]
-    embeddings: list[list[float]]
-
-
-class EmbedError(BaseModel):
-    """The body of an error."""
-
-    id: str
-    message: str
+    embeddings: list[list[float] | None]
 
 
 def error_body(error: IEIError) -> bytes:
@@ -225,7 +235,8 @@ async def _embedded(service: EmbeddingService, request: Request, form: type[R]) 
     with one_kind_of_fault():
         body = await parsed(request, form)
         field, inputs = _one_source(body)
-        embeddings = await service.embed(inputs, body.options(model_of(request, body.model)), field=field)
+        options = body.options(model_of(request, body.model), on_error(request, body.on_error))
+        embeddings = await service.embed(inputs, options, field=field)
         return body, inputs, embeddings
 
 
@@ -240,7 +251,7 @@ def _one_source(body: EmbedRequest) -> tuple[str, list[Input]]:
 
 
 async def _floats(embeddings: Embeddings) -> dict[str, Any]:
-    vectors = await json_list(item.vector for item in embeddings.items)
+    vectors = await json_list(embeddings.vectors)
     return {"response_type": "embeddings_floats", "embeddings": orjson.Fragment(vectors)}
 
 
@@ -249,18 +260,23 @@ async def _by_type(embeddings: Embeddings, types: Sequence[EmbeddingType]) -> di
     return {"response_type": "embeddings_by_type", "embeddings": written}
 
 
-def _written(items: Iterable[Embedding], name: EmbeddingType) -> Iterator[Quantized | str]:
+def _written(items: Iterable[Embedding | None], name: EmbeddingType) -> Iterator[Quantized | str | None]:
     """The vectors in one form, each made when it is needed: together they would hold the event loop for long."""
     dtype, encoding = _FORMS[name]
-    return (encoded(quantized(item.vector, dtype), encoding) for item in items)
+    return (item and encoded(quantized(item.vector, dtype), encoding) for item in items)
 
 
 def _response(
     inputs: Sequence[Input], embeddings: Embeddings, vectors: Mapping[str, Any], version: Literal["1", "2"]
 ) -> Response:
     texts = [item.source for item in inputs if isinstance(item, TextInput)]
-    pictures = [item.picture._asdict() for item in embeddings.items if item.picture]
-    tokens = sum(item.tokens for item in embeddings.items if not item.picture)
+    pictures = [
+        done and done.picture and done.picture._asdict()
+        for item, done in zip(inputs, embeddings.items, strict=True)
+        if isinstance(item, ImageInput)
+    ]
+    tokens = sum(item.tokens for item in embeddings.done if not item.picture)
+    images = sum(item.picture is not None for item in embeddings.done)
     content = {
         "id": _new_id(),
         **vectors,
@@ -270,9 +286,10 @@ def _response(
             "api_version": {"version": version},
             "billed_units": {
                 **({"input_tokens": tokens} if texts else {}),
-                **({"images": len(pictures)} if pictures else {}),
+                **({"images": images} if pictures else {}),
             },
         },
+        **errors_of(embeddings.errors.items(), error_body),
     }
     return json_response(orjson.dumps(content), headers=result_headers(embeddings))
 

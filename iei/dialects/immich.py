@@ -15,12 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from iei.dialects.json_size import JsonLimits
 from iei.dialects.media import MULTIPART, takes
 from iei.dialects.multipart import Form, form_of
+from iei.dialects.partial import ONE_INPUT, check_whole
 from iei.dialects.plain_errors import as_detail
 from iei.dialects.registry import Dialect
 from iei.dialects.upstream import Upstream
-from iei.dialects.wire import json_response, result_headers, validated
+from iei.dialects.wire import json_limits, json_response, result_headers, validated
 from iei.errors import EmptyInput, InvalidField, InvalidInput, MalformedBody, ModelNotFound
 from iei.models.immich import IMMICH_MODELS, clean_name
 from iei.models.spec import ModelSpec
@@ -65,7 +67,8 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     url = settings.immich_upstream
     upstream = Upstream(url, "IEI_IMMICH_UPSTREAM") if url else None
 
-    async def embedded(model: Model, item: ImageInput | TextInput, field: str) -> Response:
+    async def embedded(request: Request, model: Model, item: ImageInput | TextInput, field: str) -> Response:
+        check_whole(request, ONE_INPUT)
         name = served_name(model.name, service.resolve)
         spec = await service.describe(name)
         _check_length(spec, model.name, item)
@@ -73,14 +76,14 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             item = TextInput(cleaned(str(item.source), spec.model_type))
         options = Options(model=name, outputs=(OUTPUT,), normalize=True, truncate=True)
         embeddings = await service.embed([item], options, names=(field,))
-        return json_response(_answer(embeddings.items[0]), headers=result_headers(embeddings))
+        return json_response(_answer(embeddings.done[0]), headers=result_headers(embeddings))
 
     @routes.post("/predict")
     async def predict(request: Request) -> Response:
         """The vector of an image or a text. What is not CLIP is answered by immich's own service, if there is one."""
         await request.body()  # kept, so that it can be sent on as it came
         form = await form_of(request, max_files=1)
-        entries = _entries(form)
+        entries = await _entries(form, json_limits(request))
         if entries.model_extra:
             if upstream:
                 return await upstream.answer(request)
@@ -96,9 +99,11 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         if form.files:
             if not form.files[0].data:
                 raise EmptyInput("image: is empty", "image")
-            return await embedded(_asked(clip.visual, "visual", "image"), ImageInput(form.files[0].data), "image")
+            return await embedded(
+                request, _asked(clip.visual, "visual", "image"), ImageInput(form.files[0].data), "image"
+            )
         if text:
-            return await embedded(_asked(clip.textual, "textual", "text"), TextInput(text), "text")
+            return await embedded(request, _asked(clip.textual, "textual", "text"), TextInput(text), "text")
         raise InvalidInput("either image or text must be provided")
 
     return Dialect("immich", as_detail, routes, about="Smart search of immich: its machine-learning service.")
@@ -140,9 +145,9 @@ def cleaned(text: str, model_type: str) -> str:
     return text
 
 
-def _entries(form: Form) -> Entries:
+async def _entries(form: Form, limits: JsonLimits) -> Entries:
     try:
-        return validated(form.fields.get("entries", "").encode(), Entries)
+        return await validated(form.fields.get("entries", "").encode(), Entries, limits)
     except MalformedBody:
         raise InvalidField("entries: is missing, or is not JSON", "entries") from None
 

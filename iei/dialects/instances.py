@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -18,10 +19,11 @@ from starlette.responses import Response
 from iei.dialects.fields import ListOf, OrNull, Strings
 from iei.dialects.items import EmbedOptions, input_of
 from iei.dialects.openapi import SAMPLES, documented, errors_as
-from iei.dialects.plain_errors import ErrorSentence, as_error
+from iei.dialects.partial import error_headers, errors_of, on_error
+from iei.dialects.plain_errors import BadSentence, ErrorSentence, as_error
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
-from iei.errors import EmptyInput, InvalidInput, ModelNotFound, Unhealthy
+from iei.errors import EmptyInput, IEIError, InvalidInput, ModelNotFound, Unhealthy
 from iei.models.spec import ModelSpec
 from iei.requests import ImageInput, Input, Options, TextInput, Vectors
 from iei.service import EmbeddingService
@@ -153,8 +155,10 @@ class PredictResponse(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    predictions: list[list[float] | list[list[float]] | MultimodalPrediction]
+    predictions: list[list[float] | list[list[float] | None] | MultimodalPrediction | None]
     """In the order of the instances: a vector, a list of vectors for one with `inputs`, or an object as Google's."""
+    errors: list[BadSentence] | None = None
+    """Inputs without a vector, by the index of their instance, where the request has `on_error: null`."""
 
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
@@ -176,7 +180,7 @@ def _health_router(service: EmbeddingService, path: str) -> APIRouter:
     async def vertex_health() -> dict[str, bool]:
         """Readiness, where Vertex AI asks for it."""
         if not service.ready:
-            raise Unhealthy("the engine is not ready (yet)")
+            raise Unhealthy("the engine is not ready (yet), or the server stops")
         return {"ready": True}
 
     return routes
@@ -223,13 +227,14 @@ class _Wanted:
     options: Options
     inputs: Mapping[str, Input]
     """What to add to the name of the instance, to name the input in errors → the input."""
-    prediction: Callable[[Sequence[Vectors]], object]
+    prediction: Callable[[Sequence[Vectors | None]], object]
 
 
 async def _predicted(service: EmbeddingService, model: str | None, request: Request) -> Response:
     with one_kind_of_fault():
         body = await parsed(request, PredictRequest)
         service.resolve(model)
+        body.parameters.on_error = on_error(request, body.parameters.on_error)
         wanted = _read(body, model)
         if not wanted:
             raise EmptyInput("instances is empty: send at least one", "instances")
@@ -247,20 +252,24 @@ async def _computed(service: EmbeddingService, wanted: Sequence[_Wanted]) -> Res
     for index, each in enumerate(wanted):
         groups.setdefault(each.options, []).append(index)
     predictions: dict[int, object] = {}
+    errors: list[tuple[int, IEIError]] = []
     headers: Mapping[str, str] = {}
     for options, members in groups.items():
         inputs = {f"instances[{at}]{place}": one for at in members for place, one in wanted[at].inputs.items()}
         embeddings = await service.embed([*inputs.values()], options, field="instances", names=[*inputs])
-        vectors = iter([item.vector for item in embeddings.items])
+        vectors = iter(embeddings.vectors)
         for at in members:
             prediction = wanted[at].prediction([next(vectors) for _ in wanted[at].inputs])
             predictions[at] = (
                 orjson.Fragment(await json_list(prediction)) if isinstance(prediction, list) else prediction
             )
+        places = [at for at in members for _ in wanted[at].inputs]
+        errors += [(places[index], error) for index, error in embeddings.errors.items()]
         headers = result_headers(embeddings)
+    errors.sort(key=itemgetter(0))
     written = await json_list(predictions[at] for at in range(len(wanted)))
-    content = orjson.dumps({"predictions": orjson.Fragment(written)})
-    return json_response(content, headers=headers if len(groups) == 1 else None)
+    content = orjson.dumps({"predictions": orjson.Fragment(written), **errors_of(errors, as_error)})
+    return json_response(content, headers={**(headers if len(groups) == 1 else {}), **error_headers(errors)})
 
 
 def _read(body: PredictRequest, model: str | None) -> list[_Wanted]:
@@ -311,6 +320,7 @@ def _options(given: Parameters, model: str | None, normalize: bool | None = None
         outputs=(given.pooling or "default",),
         normalize=given.normalize if given.normalize is not None else normalize,
         dimensions=given.dimensions or given.dimension,
+        on_error=given.on_error or "fail",
     )
 
 

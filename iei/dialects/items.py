@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from iei.dialects.fields import AnyCase
+from iei.dialects.partial import OnErrorField, not_null
 from iei.models.spec import Modality, Pooling
 from iei.requests import ImageInput, Input, Options, TextInput, UntypedInput
 
@@ -59,6 +60,13 @@ class TextOptions(BaseModel):
         )
 
 
+class ComparisonOptions(TextOptions):
+    """Options of a request that compares its inputs with each other."""
+
+    on_error: Annotated[OnErrorField, AfterValidator(not_null)] = None
+    """Must be `fail`: scores need all inputs."""
+
+
 class VectorOptions(BaseModel):
     """Options of a request about the vectors that it gets."""
 
@@ -70,6 +78,8 @@ class VectorOptions(BaseModel):
     """How token vectors become one vector. Default: IEI_POOLING; `auto` is `mean` for images, the model's for texts."""
     dimensions: int | None = Field(default=None, ge=1)
     """Truncate each vector to this many leading values, before it is normalised."""
+    on_error: OnErrorField = None
+    """What a bad input costs: `fail`, the whole request (the default); `null`, its own vector only."""
 
 
 class EmbedOptions(TextOptions, VectorOptions):

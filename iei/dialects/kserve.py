@@ -18,9 +18,10 @@ from iei.dialects.kserve_binary import HEADER_LENGTH
 from iei.dialects.kserve_infer import VERSION, check_version, infer, metadata
 from iei.dialects.kserve_message import Call, InferRequest, InferResponse, Output, read_call, write_response
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.partial import on_error
 from iei.dialects.plain_errors import ErrorSentence, as_error
 from iei.dialects.registry import Dialect
-from iei.dialects.wire import json_response, media_type, one_kind_of_fault, result_headers
+from iei.dialects.wire import json_limits, json_response, media_type, one_kind_of_fault, result_headers
 from iei.errors import Unhealthy
 from iei.models.spec import ModelSpec
 from iei.service import EmbeddingService
@@ -106,19 +107,21 @@ def _model_routes(service: EmbeddingService, served: Callable[..., Awaitable[str
 
 def _is_ready(service: EmbeddingService) -> bool:
     if not service.ready:
-        raise Unhealthy("the engine is not ready (yet)")
+        raise Unhealthy("the engine is not ready (yet), or the server stops")
     return True
 
 
 async def _inferred(service: EmbeddingService, model: str, request: Request) -> Response:
-    call = read_call(
+    call = await read_call(
         await request.body(),
         media_type(request),
         request.headers.get(HEADER_LENGTH),
         max_elements=service.max_inputs,
+        limits=json_limits(request),
     )
     # LiteLLM names no outputs, and expects one tensor of vectors.
-    inferred = await infer(service, model, call, default="embedding" if "input_text" in call.inputs else "output")
+    default = "embedding" if "input_text" in call.inputs else "output"
+    inferred = await infer(service, model, call, default, on_error(request, call.on_error))
     outputs = [Output(name, content, _is_binary(call, name)) for name, content in inferred.outputs.items()]
     fields = {"model_name": model, "model_version": VERSION, "id": call.id or uuid.uuid4().hex}
     content, header_length = await write_response(fields, outputs)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,10 +13,12 @@ import numpy as np
 import orjson
 
 from iei.dialects.kserve_message import Call, Element
+from iei.dialects.partial import errors_of
+from iei.dialects.plain_errors import as_error
 from iei.dialects.wire import json_list
 from iei.errors import InvalidInput, ModelNotFound
 from iei.models.spec import POOLED, ModelSpec
-from iei.requests import Embeddings, ImageInput, Input, Options, TextInput, Vectors
+from iei.requests import Embeddings, ImageInput, Input, OnError, Options, TextInput, Vectors
 from iei.service import EmbeddingService
 
 T = TypeVar("T")
@@ -58,7 +60,7 @@ class Inferred:
     """Name → the element of a BYTES tensor of shape [1], or an FP32 tensor [n, dim]; in the order of the response."""
 
 
-async def infer(service: EmbeddingService, model: str, call: Call, default: str) -> Inferred:
+async def infer(service: EmbeddingService, model: str, call: Call, default: str, on_error: OnError) -> Inferred:
     """Computes the outputs that a request asks for.
 
     Args:
@@ -66,18 +68,24 @@ async def infer(service: EmbeddingService, model: str, call: Call, default: str)
         model: a served name.
         call: the request.
         default: the output of requests that name none.
+        on_error: what a bad input costs.
 
     Raises:
-        InvalidInput: the tensors are not those of the protocol, or an option has a value that there is not.
+        InvalidInput: the tensors are not those of the protocol, an option has a value that there is not, or bad inputs
+            are to be null in a tensor of numbers.
         IEIError: see EmbeddingService.embed.
     """
     names = _wanted(call, default)
+    if on_error == "null" and (numbers := names - _WITH_NULL):
+        raise InvalidInput(
+            f"on_error can't be null here: the tensor {', '.join(numbers)} has no null for the vector of a bad input; "
+            f"request only the output {', '.join(_WITH_NULL)}, which is JSON"
+        )
     field, inputs = _inputs(call)
     pooling = _option(call, "pooling_strategy", _POOLINGS) or "default"
-    options = Options(model=model, outputs=(pooling,), normalize=_option(call, "normalize", _FLAGS))
+    options = Options(model=model, outputs=(pooling,), normalize=_option(call, "normalize", _FLAGS), on_error=on_error)
     embeddings = await service.embed(inputs, options, field=field)
-    vectors = np.stack([item.vector for item in embeddings.items])
-    return Inferred(embeddings, {name: await _OUTPUTS[name](vectors, model) for name in names})
+    return Inferred(embeddings, {name: await _OUTPUTS[name](embeddings, model) for name in names})
 
 
 def _inputs(call: Call) -> tuple[str, list[Input]]:
@@ -129,25 +137,29 @@ _POOLINGS = {name: name for name in POOLED}
 _FLAGS = {"true": True, "false": False}
 
 
-def _wanted(call: Call, default: str) -> Iterable[str]:
+def _wanted(call: Call, default: str) -> Set[str]:
     """Names of the requested outputs, each once."""
     if unknown := call.outputs.keys() - _OUTPUTS.keys():
         raise InvalidInput(f"outputs: there is no {', '.join(sorted(unknown))[:200]}; there are {', '.join(_OUTPUTS)}")
-    names = call.outputs.keys() or (default,)
-    return dict.fromkeys((*names, "raw_embeddings")) if _option(call, "include_raw", _FLAGS) else names
+    raw = ("raw_embeddings",) if _option(call, "include_raw", _FLAGS) else ()
+    return dict.fromkeys((*(call.outputs or (default,)), *raw)).keys()
 
 
-async def _as_json(vectors: Vectors, model: str) -> bytes:
-    fields = {"embedding_dim": vectors.shape[1], "embeddings": orjson.Fragment(await json_list(vectors))}
-    return orjson.dumps({**fields, "model_id": model, "shape": vectors.shape})
+async def _as_json(embeddings: Embeddings, model: str) -> bytes:
+    vectors = embeddings.vectors
+    length = next((each.size for each in vectors if each is not None), 0)
+    fields = {"embedding_dim": length, "embeddings": orjson.Fragment(await json_list(vectors)), "model_id": model}
+    return orjson.dumps({**fields, "shape": [len(vectors), length], **errors_of(embeddings.errors.items(), as_error)})
 
 
-async def _as_it_is(vectors: Vectors, model: str) -> Vectors:
-    return vectors
+async def _as_it_is(embeddings: Embeddings, model: str) -> Vectors:
+    return np.stack([item.vector for item in embeddings.done])
 
 
-_OUTPUTS: Mapping[str, Callable[[Vectors, str], Awaitable[bytes | Vectors]]] = {
+_OUTPUTS: Mapping[str, Callable[[Embeddings, str], Awaitable[bytes | Vectors]]] = {
     "output": _as_json,
     "embedding": _as_it_is,
     "raw_embeddings": _as_it_is,
 }
+_WITH_NULL = {"output"}
+"""Outputs that can say that an input has no vector."""

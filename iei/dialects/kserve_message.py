@@ -16,6 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from iei.dialects.fields import ListOf, OrNull
+from iei.dialects.json_size import JsonLimits
 from iei.dialects.kserve_binary import (
     HEADER_LENGTH,
     decode_bools,
@@ -25,9 +26,10 @@ from iei.dialects.kserve_binary import (
     split_message,
     split_tensors,
 )
+from iei.dialects.partial import OnErrorField
 from iei.dialects.wire import is_json, json_list, validated
 from iei.errors import InvalidInput, MalformedBody
-from iei.requests import Vectors
+from iei.requests import OnError, Vectors
 
 Element = str | bytes | bool
 """An element of an input tensor: text from JSON, bytes from a binary tensor, or a boolean from either."""
@@ -80,6 +82,8 @@ class RequestParameters(BaseModel):
 
     binary_data_output: Annotated[bool, OrNull] = False
     """Whether outputs without a `binary_data` parameter are sent in binary."""
+    on_error: OnErrorField = None
+    """What a bad input costs: `fail`, the whole request (the default); `null`, its own vector only, in `output`."""
 
 
 class InferRequest(BaseModel):
@@ -123,6 +127,8 @@ class Call:
     """Names of the requested outputs → whether to send them in binary. None: as `binary_output` says."""
     binary_output: bool = False
     id: str | None = None
+    on_error: OnError | None = None
+    """What a bad input costs, if the request says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +173,9 @@ def count_of(shape: Iterable[int], max_elements: int) -> int:
     return count
 
 
-def read_call(body: bytes, content_type: str, header_length: str | None, max_elements: int) -> Call:
+async def read_call(
+    body: bytes, content_type: str, header_length: str | None, max_elements: int, limits: JsonLimits
+) -> Call:
     """Reads a request body: JSON, JSON followed by binary tensors, or one image file.
 
     With a JSON content type, Inference-Header-Content-Length is ignored: one client always sends a constant.
@@ -177,18 +185,19 @@ def read_call(body: bytes, content_type: str, header_length: str | None, max_ele
         content_type: media type, in lower case and without parameters.
         header_length: the header Inference-Header-Content-Length, if there is one. 0 means that the body is an image.
         max_elements: most elements in one tensor.
+        limits: on the JSON.
 
     Raises:
         MalformedBody: the body is not valid JSON, or its lengths don't fit.
-        InvalidField: a field is missing or invalid.
+        InvalidField: a field is missing or invalid, or the JSON has too many values.
         InvalidInput: a tensor is invalid.
     """
     if is_json(content_type) or (header_length is None and not _is_file(body, content_type)):
-        return _read_message(body, len(body), max_elements)
+        return await _read_message(body, len(body), max_elements, limits)
     if header_length is not None and not _NUMBER.fullmatch(header_length):
         raise MalformedBody(f"{HEADER_LENGTH} must be a number of bytes, not {header_length[:40]!r}")
     length = int(header_length or 0)
-    return _read_message(body, length, max_elements) if length else Call({"image": [body]})
+    return await _read_message(body, length, max_elements, limits) if length else Call({"image": [body]})
 
 
 _NUMBER = re.compile(r"[0-9]{1,12}")
@@ -201,14 +210,14 @@ def _is_file(body: bytes, content_type: str) -> bool:
     )
 
 
-def _read_message(body: bytes, header_length: int, max_elements: int) -> Call:
+async def _read_message(body: bytes, header_length: int, max_elements: int, limits: JsonLimits) -> Call:
     header, content = split_message(body, header_length)
-    request = validated(header, InferRequest)
+    request = await validated(header, InferRequest, limits)
     parts = split_tensors(content, [tensor.parameters.binary_data_size or 0 for tensor in request.inputs])
     pairs = zip(request.inputs, parts, strict=True)
     inputs = by_name((tensor.name, partial(_elements, tensor, part, max_elements)) for tensor, part in pairs)
     outputs = {output.name: output.parameters.binary_data for output in request.outputs}
-    return Call(inputs, outputs, request.parameters.binary_data_output, request.id)
+    return Call(inputs, outputs, request.parameters.binary_data_output, request.id, request.parameters.on_error)
 
 
 def _elements(tensor: InputTensor, part: memoryview, max_elements: int) -> Sequence[Element]:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
 from iei.dialects.fields import ListOf, OrNull
-from iei.dialects.items import TextOptions
+from iei.dialects.items import ComparisonOptions
 from iei.dialects.wire import json_list, json_response, result_headers
 from iei.errors import EmptyInput, InvalidField
 from iei.requests import ImageInput, TextInput, Vectors
@@ -34,7 +34,7 @@ def _with_one_place(template: str) -> str:
     return template
 
 
-class LabelParameters(TextOptions):
+class LabelParameters(ComparisonOptions):
     """The labels, and how they become texts."""
 
     candidate_labels: Annotated[ListOf[str], BeforeValidator(_split, json_schema_input_type=str | list[str])] | None = (

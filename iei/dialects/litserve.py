@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from iei.dialects.fields import ListOf, OneOrMore, OrNull, one_or_more
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.partial import OnErrorField, on_error
 from iei.dialects.plain_errors import DetailSentence, as_detail
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers
@@ -43,6 +44,8 @@ class PredictRequest(BaseModel):
         OrNull,
     ] = ["cls_token"]
     """The outputs to return: one name, or a list."""
+    on_error: OnErrorField = None
+    """What a bad input costs: `fail`, the whole request (the default); `null`, its own vectors only."""
 
 
 class Prediction(BaseModel):
@@ -58,8 +61,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     default = service.default
     to_multiple = settings.predict_resize == "multiple"
 
-    async def embedded(model: str | None, images: list[str], outputs: tuple[str, ...]) -> Embeddings:
-        options = Options(model=model, outputs=outputs, normalize=False, resize_to_multiple=to_multiple)
+    async def embedded(images: list[str], options: Options) -> Embeddings:
         try:
             return await service.embed([ImageInput(image) for image in images], options, field="image_data")
         except FixedSize as error:
@@ -77,9 +79,16 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         one = isinstance(body.image_data, str)
         images = [body.image_data] if isinstance(body.image_data, str) else body.image_data
         wanted = list(dict.fromkeys(body.embedding_types))  # duplicates would be computed and sent again
-        embeddings = await embedded(model_of(request), images, tuple(_OUTPUTS[name] for name in wanted) or ("default",))
+        options = Options(
+            model=model_of(request),
+            outputs=tuple(_OUTPUTS[name] for name in wanted) or ("default",),
+            normalize=False,
+            resize_to_multiple=to_multiple,
+            on_error=on_error(request, body.on_error),
+        )
+        embeddings = await embedded(images, options)
         results = [
-            {name: orjson.Fragment(await json_list(item.outputs[_OUTPUTS[name]])) for name in wanted}
+            {name: item and orjson.Fragment(await json_list(item.outputs[_OUTPUTS[name]])) for name in wanted}
             for item in embeddings.items
         ]
         return json_response(orjson.dumps(results[0] if one else results), headers=result_headers(embeddings))

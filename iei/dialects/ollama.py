@@ -19,9 +19,18 @@ from starlette.responses import Response
 
 from iei.dialects.fields import OrNull, Strings
 from iei.dialects.openapi import SAMPLES, documented, errors_as
-from iei.dialects.plain_errors import ErrorSentence, as_error
+from iei.dialects.partial import ONE_INPUT, OnErrorField, check_whole, errors_of, on_error
+from iei.dialects.plain_errors import BadSentence, ErrorSentence, as_error
 from iei.dialects.registry import Dialect
-from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, result_headers, validated
+from iei.dialects.wire import (
+    json_limits,
+    json_list,
+    json_response,
+    model_of,
+    one_kind_of_fault,
+    result_headers,
+    validated,
+)
 from iei.errors import ModelNotFound
 from iei.models.spec import ModelSpec
 from iei.requests import ImageInput, Input, Options, TextInput
@@ -51,6 +60,8 @@ class EmbedRequest(BaseModel):
     """Truncate texts that are too long instead of rejecting them."""
     dimensions: Annotated[int, OrNull] = 0
     """Truncate each vector to this many leading values, before it is normalised. 0: all."""
+    on_error: OnErrorField = None
+    """What a bad input costs: `fail`, the whole request (the default); `null`, its own vector only."""
 
 
 class EmbedResponse(BaseModel):
@@ -59,7 +70,7 @@ class EmbedResponse(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     model: str
-    embeddings: list[list[float]]
+    embeddings: list[list[float] | None]
     """One vector of length 1 for each input."""
     total_duration: int | None = None
     """Nanoseconds."""
@@ -67,6 +78,8 @@ class EmbedResponse(BaseModel):
     """Nanoseconds."""
     prompt_eval_count: int | None = None
     """Tokens of the texts, and patches of the images."""
+    errors: list[BadSentence] | None = None
+    """Inputs without a vector, where the request has `on_error: null`."""
 
 
 class EmbeddingsRequest(BaseModel):
@@ -119,15 +132,20 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             if not body.input:
                 return json_response(orjson.dumps(answer))
             options = Options(
-                model=spec.name, normalize=True, truncate=body.truncate, dimensions=max(body.dimensions, 0) or None
+                model=spec.name,
+                normalize=True,
+                truncate=body.truncate,
+                dimensions=max(body.dimensions, 0) or None,
+                on_error=on_error(request, body.on_error),
             )
             embeddings = await service.embed([_input(item) for item in body.input], options, field="input")
         answer = {
             **answer,
-            "embeddings": orjson.Fragment(await json_list(item.vector for item in embeddings.items)),
+            "embeddings": orjson.Fragment(await json_list(embeddings.vectors)),
             "total_duration": time.perf_counter_ns() - began,
             "load_duration": loaded - began,
-            "prompt_eval_count": sum(item.tokens for item in embeddings.items),
+            "prompt_eval_count": sum(item.tokens for item in embeddings.done),
+            **errors_of(embeddings.errors.items(), as_error),
         }
         return json_response(orjson.dumps(answer), headers=result_headers(embeddings))
 
@@ -139,13 +157,14 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     async def embeddings(request: Request) -> Response:
         """The vector of one text or image, of length 1, for clients that don't know `/api/embed` yet."""
         with one_kind_of_fault():
+            check_whole(request, ONE_INPUT)
             body = await _read(request, EmbeddingsRequest)
             spec = await described(request, body.model)
             if not body.prompt:
                 return json_response(b'{"embedding":[]}')
             options = Options(model=spec.name, normalize=True, truncate=True)
             embeddings = await service.embed([_input(body.prompt)], options, names=("prompt",))
-        content = orjson.dumps({"embedding": embeddings.items[0].vector}, option=orjson.OPT_SERIALIZE_NUMPY)
+        content = orjson.dumps({"embedding": embeddings.done[0].vector}, option=orjson.OPT_SERIALIZE_NUMPY)
         return json_response(content, headers=result_headers(embeddings))
 
     @routes.head("/tags", include_in_schema=False)
@@ -249,4 +268,4 @@ def _examples(spec: ModelSpec, field: str) -> dict[str, object]:
 
 async def _read(request: Request, model: type[M]) -> M:
     """The body, whatever its Content-Type: Ollama reads none, and its documentation has `curl -d` without one."""
-    return validated(await request.body(), model)
+    return await validated(await request.body(), model, json_limits(request))

@@ -71,7 +71,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         """One of the models that are served. 503 while the engine is not ready."""
         name = service.resolve(model)
         if not service.ready:
-            raise Unhealthy("the engine is not ready (yet)")
+            raise Unhealthy("the engine is not ready (yet), or the server stops")
         return {**described(name, "iei"), "name": name, "ready": True}
 
     def listed(owner: str) -> dict[str, Any]:

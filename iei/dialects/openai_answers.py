@@ -5,17 +5,21 @@ Wire format: docs/api/openai.md and docs/api/llama-cpp.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from iei.dialects.lines import Fields, Lines, accepts_lines
+from iei.dialects.openai_errors import EmbeddingsError, error_body
 from iei.dialects.openai_request import EmbeddingsRequest
+from iei.dialects.partial import errors_of, on_error
 from iei.dialects.token_ids import ReadIds
-from iei.dialects.wire import json_list, json_response, model_of, result_headers
-from iei.requests import Embeddings
+from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, result_headers
+from iei.requests import Embedding, Embeddings
 from iei.service import EmbeddingService
 
 Numbers = list[float] | str
@@ -27,7 +31,7 @@ class Vector(BaseModel):
 
     object: Literal["embedding"]
     index: int
-    embedding: Numbers
+    embedding: Numbers | None
 
 
 class NamedVectors(BaseModel):
@@ -35,7 +39,7 @@ class NamedVectors(BaseModel):
 
     object: Literal["embedding"]
     index: int
-    embeddings: dict[Literal["cls", "mean"], Numbers]
+    embeddings: dict[Literal["cls", "mean"], Numbers] | None
 
 
 class Tokens(BaseModel):
@@ -52,20 +56,30 @@ class Images(BaseModel):
     embedding_dim: int
 
 
+class BadInput(EmbeddingsError):
+    """What is wrong with an input."""
+
+    index: int
+
+
 class EmbeddingsResponse(BaseModel):
     """The body of a response."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     object: Literal["list"]
     data: list[Vector] | list[NamedVectors]
     model: str
     usage: Tokens | Images
+    errors: list[BadInput] | None = None
+    """Inputs without a vector, where the request has `on_error: null`."""
 
 
 class IndexedVectors(BaseModel):
     """One input's vector, as llama.cpp has it: in a list of one."""
 
     index: int
-    embedding: list[Numbers]
+    embedding: list[Numbers] | None
 
 
 IMBEDDINGS = {"cls": "cls", "mean": "patch_mean"}
@@ -94,48 +108,65 @@ class Answers:
 
     async def one_vector(self, request: Request, body: EmbeddingsRequest) -> Response:
         """A response in OpenAI's format."""
-        embeddings = await self._computed(request, body)
-        tokens = sum(item.tokens for item in embeddings.items)
-        return await _response(
-            embeddings,
-            [{"embedding": body.written(item.vector)} for item in embeddings.items],
-            {"prompt_tokens": tokens, "total_tokens": tokens},
-        )
+
+        def fields(item: Embedding | None) -> dict[str, Any]:
+            return {"object": "embedding", "embedding": item and body.written(item.vector)}
+
+        return await self._answered(request, body, fields, _listed_with(_tokens))
 
     async def named_vectors(self, request: Request, body: EmbeddingsRequest) -> Response:
         """A response in Imbeddings' format."""
-        embeddings = await self._computed(request, body, outputs=tuple(IMBEDDINGS.values()))
-        return await _response(
-            embeddings,
-            [
-                {"embeddings": {name: body.written(item.outputs[output]) for name, output in IMBEDDINGS.items()}}
-                for item in embeddings.items
-            ],
-            {"input_images": len(embeddings.items), "embedding_dim": embeddings.items[0].outputs["cls"].size},
-        )
+
+        def fields(item: Embedding | None) -> dict[str, Any]:
+            named = item and {name: body.written(item.outputs[output]) for name, output in IMBEDDINGS.items()}
+            return {"object": "embedding", "embeddings": named}
+
+        outputs = tuple(IMBEDDINGS.values())
+        return await self._answered(request, body, fields, _listed_with(_images), outputs=outputs)
 
     async def indexed_vectors(self, request: Request, body: EmbeddingsRequest) -> Response:
         """A response in llama.cpp's format."""
-        embeddings = await self._computed(request, body)
-        items = [
-            {"index": index, "embedding": [body.written(item.vector)]} for index, item in enumerate(embeddings.items)
-        ]
-        return json_response(await json_list(items), headers=result_headers(embeddings))
 
-    async def _computed(self, request: Request, body: EmbeddingsRequest, **options: Any) -> Embeddings:
+        def fields(item: Embedding | None) -> dict[str, Any]:
+            return {"embedding": item and [body.written(item.vector)]}
+
+        return await self._answered(request, body, fields, _as_it_is)
+
+    async def _answered(
+        self, request: Request, body: EmbeddingsRequest, fields: Fields, whole: Whole, **options: Any
+    ) -> Response:
+        """Line by line, if the client accepts that; or else as `whole` has it. `fields` are those of one input."""
         asked = body.asked(self._read_ids)
-        wanted = body.options(model=model_of(request, body.model), **options)
-        return await self._service.embed(asked.inputs, wanted, field=asked.field, names=asked.names)
+        wanted = body.options(model=model_of(request, body.model), on_error=on_error(request, body.on_error), **options)
+        if accepts_lines(request):
+            lines = self._service.stream(asked.inputs, wanted, field=asked.field, names=asked.names)
+            return Lines(lines, fields, error_body, one_kind_of_fault)
+        embeddings = await self._service.embed(asked.inputs, wanted, field=asked.field, names=asked.names)
+        items = await json_list({"index": index, **fields(item)} for index, item in enumerate(embeddings.items))
+        return json_response(whole(items, embeddings), headers=result_headers(embeddings))
 
 
-async def _response(embeddings: Embeddings, data: list[dict[str, Any]], usage: dict[str, int]) -> Response:
-    items = [{"object": "embedding", "index": index, **vectors} for index, vectors in enumerate(data)]
-    content = orjson.dumps(
-        {
-            "object": "list",
-            "data": orjson.Fragment(await json_list(items)),
-            "model": embeddings.spec.name,
-            "usage": usage,
-        }
-    )
-    return json_response(content, headers=result_headers(embeddings))
+Whole = Callable[[bytes, Embeddings], bytes]
+"""The list of all inputs' fields → the body of the response."""
+
+
+def _as_it_is(items: bytes, embeddings: Embeddings) -> bytes:
+    return items
+
+
+def _listed_with(usage: Callable[[Embeddings], Mapping[str, int]]) -> Whole:
+    def listed(items: bytes, embeddings: Embeddings) -> bytes:
+        fields = {"object": "list", "data": orjson.Fragment(items), "model": embeddings.spec.name}
+        return orjson.dumps({**fields, "usage": usage(embeddings), **errors_of(embeddings.errors.items(), error_body)})
+
+    return listed
+
+
+def _tokens(embeddings: Embeddings) -> Mapping[str, int]:
+    tokens = sum(item.tokens for item in embeddings.done)
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+def _images(embeddings: Embeddings) -> Mapping[str, int]:
+    done = embeddings.done
+    return {"input_images": len(done), "embedding_dim": done[0].outputs["cls"].size if done else 0}

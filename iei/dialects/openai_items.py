@@ -16,7 +16,7 @@ from iei.dialects.items import input_of
 from iei.dialects.token_ids import ReadIds
 from iei.errors import InvalidInput
 from iei.models.spec import Modality
-from iei.requests import ImageInput, Input, TextInput
+from iei.requests import ImageInput, Input, TextInput, UntypedInput
 
 TokenId = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
@@ -243,7 +243,9 @@ def _only_input(conversation: Iterable[Message], modality: Modality | None) -> I
         for part in ([message.content] if isinstance(message.content, str) else message.content or ())
     ]
     inputs = [part.input() if isinstance(part, ObjectItem) else input_of(part, modality) for part in parts]
-    remaining = [each for each in inputs if isinstance(each, ImageInput) or _says_something(each.source)]
+    remaining = [
+        each for each in inputs if not isinstance(each, TextInput | UntypedInput) or _says_something(each.source)
+    ]
     if len(remaining) != 1:
         images = sum(isinstance(each, ImageInput) for each in remaining)
         raise InvalidInput(

@@ -21,12 +21,13 @@ from iei.dialects.openai_items import (
     OneOrMoreItems,
     input_of_item,
 )
+from iei.dialects.partial import OnErrorField
 from iei.dialects.prompts import prompts_for
 from iei.dialects.token_ids import ReadIds, of_model
 from iei.dialects.vectors import Encoding, Quantized, VectorDtype, encoded, quantized
-from iei.errors import EmptyInput, IEIError, InvalidField, InvalidInput, InvalidInputs
+from iei.errors import EmptyInput, InvalidField, InvalidInput
 from iei.models.spec import Modality
-from iei.requests import Input, Options, Vectors
+from iei.requests import Input, Options, Unreadable, Vectors
 
 T = TypeVar("T")
 
@@ -111,6 +112,8 @@ class EmbeddingsRequest(TextOptions):
     """`query`, `passage` or `document`: the model's prompt of that name is used, if it has one."""
     task: str | None = None
     """As `input_type`, in the words of Jina: `retrieval.query`, `retrieval.passage`, …"""
+    on_error: OnErrorField = None
+    """What a bad input costs: `fail`, the whole request (the default); `null`, its own vector only."""
     token_ids: Literal["model"] | None = None
     """`model`: token ids in `input` are of the model's own tokenizer. Default: IEI_TOKEN_IDS."""
     late_chunking: NotOffered = None
@@ -158,22 +161,17 @@ class EmbeddingsRequest(TextOptions):
 
         Raises:
             InvalidField: there is none of `input`, `messages` and `content`, or several; or token ids are not accepted.
-            InvalidInputs: of single inputs.
         """
         field = self._field
         if self.token_ids == "model" or field == "content":
             read_ids = of_model
         inputs: list[Input] = []
-        errors: dict[int, IEIError] = {}
-        names = [name for name, _ in self.items]
-        for index, (_, item) in enumerate(self.items):
+        for _, item in self.items:
             try:
                 inputs.append(input_of_item(item, self.modality, read_ids))
             except (EmptyInput, InvalidInput) as error:
-                errors[index] = error
-        if errors:
-            raise InvalidInputs(errors, field, names)
-        return Asked(field, inputs, names)
+                inputs.append(Unreadable(error))
+        return Asked(field, inputs, [name for name, _ in self.items])
 
     def options(self, **others: Any) -> Options:
         """What the request says of its inputs, besides its model.

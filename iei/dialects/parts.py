@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from iei.dialects.fields import ListOf
 from iei.errors import InvalidInput
-from iei.requests import ImageInput, Input, TextInput
+from iei.requests import ImageInput, Input, TextInput, Unreadable
 
 
 class TextPart(BaseModel):
@@ -97,23 +97,20 @@ Parts = Annotated[ListOf[Part], Field(min_length=1)]
 """A content: its parts, at least one."""
 
 
-def input_of_parts(parts: Sequence[TextPart | ImageUrlPart | ImageBase64Part], place: str) -> Input:
-    """The one input that `parts` stand for: the only part that is not a blank text.
+def input_of_parts(parts: Sequence[TextPart | ImageUrlPart | ImageBase64Part]) -> Input:
+    """The one input that `parts` stand for: the only part that is not a blank text. Several make it unreadable.
 
     Clients put blank texts beside images because some servers insist on a text. Models with a side for texts and one
     for images can't make one vector out of several parts.
 
     Args:
         parts: at least one.
-        place: where they are in the request, for the error: `inputs[3].content`.
-
-    Raises:
-        InvalidInput: several parts are not blank.
     """
     filled = [part for part in parts if not (isinstance(part, TextPart) and not part.text.strip())]
     if len(filled) > 1:
-        raise InvalidInput(
-            f"{place}: has {len(filled)} parts ({', '.join(part.type for part in filled)}), but a vector is made of "
+        error = InvalidInput(
+            f"content: has {len(filled)} parts ({', '.join(part.type for part in filled)}), but a vector is made of "
             "one text or one image: send each part as an input of its own"
         )
+        return Unreadable(error)
     return (filled or parts)[0].input

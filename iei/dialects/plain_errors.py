@@ -20,6 +20,18 @@ class DetailSentence(BaseModel):
     detail: str
 
 
+class BadSentence(ErrorSentence):
+    """What is wrong with an input that has no vector."""
+
+    index: int
+
+
+class BadDetail(DetailSentence):
+    """What is wrong with an input that has no vector."""
+
+    index: int
+
+
 def as_error(error: IEIError) -> bytes:
     """The JSON body of an error response, as `ErrorSentence`."""
     return orjson.dumps({"error": error.message})

@@ -19,7 +19,8 @@ from starlette.responses import Response
 from iei.dialects.fields import AnyCase, ListOf, OrNull
 from iei.dialects.items import TextOptions, Truncation
 from iei.dialects.openapi import SAMPLES, documented, errors_as
-from iei.dialects.plain_errors import ErrorSentence, as_error
+from iei.dialects.partial import OnErrorField, errors_of, on_error
+from iei.dialects.plain_errors import BadSentence, ErrorSentence, as_error
 from iei.dialects.prompts import prompts_for
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
@@ -80,6 +81,8 @@ class InferenceRequest(BaseModel):
     """Texts and images, also for different models."""
     inference: Annotated[Literal["update", "search"], AnyCase] | None = None
     """What the vectors are for: to be stored or to search. It chooses the model's prompt, if it has such prompts."""
+    on_error: OnErrorField = None
+    """What a bad input costs: `fail`, the whole request (the default); `null`, its own vector only."""
 
 
 class ModelUsage(BaseModel):
@@ -97,8 +100,12 @@ class InferenceUsage(BaseModel):
 class InferenceResponse(BaseModel):
     """The vectors, in the order of the inputs."""
 
-    embeddings: list[list[float] | list[list[float]]]
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    embeddings: list[list[float] | list[list[float]] | None]
     usage: InferenceUsage
+    errors: list[BadSentence] | None = None
+    """Inputs without a vector, where the request has `on_error: null`."""
 
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
@@ -116,17 +123,21 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             body = await parsed(request, InferenceRequest)
             groups = _groups(service, request, body)
         embedded = await _all(service, [(options, indices, body.inputs) for options, indices in groups.items()])
-        items: dict[int, Embedding] = {}
+        items: dict[int, Embedding | None] = {}
+        errors: dict[int, IEIError] = {}
         tokens: dict[str, int] = {}
         for indices, embeddings in zip(groups.values(), embedded, strict=True):
             items.update(zip(indices, embeddings.items, strict=True))
+            errors.update((indices[index], error) for index, error in embeddings.errors.items())
             name = embeddings.spec.name
-            tokens[name] = tokens.get(name, 0) + sum(item.tokens for item in embeddings.items)
+            tokens[name] = tokens.get(name, 0) + sum(item.tokens for item in embeddings.done)
+        merged = _merged(embedded, [items[index] for index in range(len(items))], dict(sorted(errors.items())))
         content = {
-            "embeddings": orjson.Fragment(await json_list(items[index].vector for index in range(len(items)))),
+            "embeddings": orjson.Fragment(await json_list(merged.vectors)),
             "usage": {"models": {name: {"tokens": count} for name, count in tokens.items()}},
+            **errors_of(merged.errors.items(), as_error),
         }
-        return json_response(orjson.dumps(content), headers=result_headers(_merged(embedded)))
+        return json_response(orjson.dumps(content), headers=result_headers(merged))
 
     return Dialect("Qdrant", as_error, routes, prefix="/qdrant", about="What Qdrant calls for server-side inference.")
 
@@ -147,6 +158,7 @@ def _groups(service: EmbeddingService, request: Request, body: InferenceRequest)
         )
     groups: dict[Options, list[int]] = {}
     unknown: dict[int, IEIError] = {}
+    wanted = on_error(request, body.on_error)
     for index, item in enumerate(body.inputs):
         try:
             model = service.resolve(model_of(request, item.model))
@@ -159,6 +171,7 @@ def _groups(service: EmbeddingService, request: Request, body: InferenceRequest)
             normalize=True,
             dimensions=item.options.dimensions,
             prompt_hints=prompts_for(_PURPOSES.get(body.inference)),
+            on_error=wanted,
         )
         groups.setdefault(options, []).append(index)
     if unknown:
@@ -189,14 +202,17 @@ async def _of_group(
         raise InvalidInput(f"{names[0]}: {error.message}", error.field) from None
 
 
-def _merged(embedded: Sequence[Embeddings]) -> Embeddings:
-    """All items, with timings that are means over them."""
-    items = [item for embeddings in embedded for item in embeddings.items]
+def _merged(
+    embedded: Sequence[Embeddings], items: list[Embedding | None], errors: Mapping[int, IEIError]
+) -> Embeddings:
+    """All `items`, with timings that are means over those that were computed."""
+    computed = [embeddings for embeddings in embedded if embeddings.timings]
+    count = sum(len(embeddings.done) for embeddings in computed)
     timings = {
-        stage: sum(each.timings[stage] * len(each.items) for each in embedded) / len(items)
-        for stage in embedded[0].timings
+        stage: sum(each.timings[stage] * len(each.done) for each in computed) / count
+        for stage in (computed[0].timings if computed else ())
     }
-    return replace(embedded[0], items=items, timings=timings)
+    return replace(embedded[0], items=items, timings=timings, errors=errors)
 
 
 def _examples(spec: ModelSpec) -> dict[str, object]:

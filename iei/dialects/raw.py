@@ -16,6 +16,7 @@ from iei.dialects.accept import accepted, vectors_response
 from iei.dialects.items import VectorOptions
 from iei.dialects.media import IMAGES, MULTIPART, takes
 from iei.dialects.multipart import File, form_of
+from iei.dialects.partial import on_error
 from iei.dialects.registry import Dialect
 from iei.dialects.tei_errors import error_body
 from iei.dialects.wire import media_type, model_of, validated_strings
@@ -41,10 +42,10 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             outputs=(row_output or wanted.pooling or "default",),
             normalize=wanted.normalize,
             dimensions=wanted.dimensions,
+            on_error=on_error(request, wanted.on_error),
         )
         inputs = [ImageInput(file.data) for file in files]
-        embeddings = await service.embed(inputs, options, field="files", names=_names(files))
-        return await vectors_response(embeddings, form)
+        return await vectors_response(service, inputs, options, form, field="files", names=_names(files))
 
     @routes.post("/embed")
     @routes.post("/")

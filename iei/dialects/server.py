@@ -66,7 +66,7 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any], counters: Coun
     async def health() -> Response:
         """Readiness: 200 if the engine is running and has loaded its model, and 503 otherwise."""
         if not service.ready:
-            raise Unhealthy("the engine is not ready (yet)")
+            raise Unhealthy("the engine is not ready (yet), or the server stops")
         return json_response(orjson.dumps({"message": "OK", "unix": time.time()}))  # `unix` is for infinity's client
 
     @health_routes.head("/ping", include_in_schema=False)

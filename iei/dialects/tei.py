@@ -16,10 +16,11 @@ from starlette.responses import Response
 
 from iei.dialects.accept import accepted, documented_formats, vectors_response
 from iei.dialects.fields import ListOf, OneOrMore, Strings
-from iei.dialects.items import EmbedOptions, TextOptions, input_of
+from iei.dialects.items import ComparisonOptions, EmbedOptions, TextOptions, input_of
 from iei.dialects.labels import Label, LabelParameters, classified
 from iei.dialects.media import IMAGES
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.partial import COMPARED, check_whole, on_error
 from iei.dialects.registry import Dialect
 from iei.dialects.tei_errors import EmbedError, error_body
 from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers
@@ -48,7 +49,7 @@ class SimilarityRequest(BaseModel):
     """The body of a request to `/similarity`."""
 
     inputs: Sentences
-    parameters: TextOptions | None = None
+    parameters: ComparisonOptions | None = None
 
 
 class RootRequest(EmbedOptions):
@@ -63,7 +64,7 @@ class RootRequest(EmbedOptions):
     """With `candidate_labels`, inputs are images that get scores for these labels, as at `/classify`."""
 
 
-RootAnswer = list[list[float]] | list[float] | list[Label] | list[list[Label]]
+RootAnswer = list[list[float] | None] | list[float] | list[Label] | list[list[Label]]
 """What the task's own route answers."""
 
 
@@ -115,9 +116,9 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             outputs=outputs or (body.pooling or "default",),
             normalize=body.normalize,
             dimensions=body.dimensions,
+            on_error=on_error(request, body.on_error),
         )
-        embeddings = await service.embed(inputs, options)
-        return await vectors_response(embeddings, form)
+        return await vectors_response(service, inputs, options, form)
 
     async def compared(request: Request, sentences: Sentences, parameters: TextOptions) -> Response:
         if not sentences.sentences:
@@ -126,10 +127,10 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         options = parameters.options(model=model_of(request), normalize=True)
         names = (f"inputs.sentences[{index}]" for index in range(len(sentences.sentences)))
         embeddings = await service.embed(inputs, options, names=("inputs.source_sentence", *names))
-        source, *others = (item.vector for item in embeddings.items)
+        source, *others = (item.vector for item in embeddings.done)
         return json_response(await json_list(np.stack(others) @ source), headers=result_headers(embeddings))
 
-    @routes.post("/embed", openapi_extra=embed_body, responses=formats, response_model=list[list[float]])
+    @routes.post("/embed", openapi_extra=embed_body, responses=formats, response_model=list[list[float] | None])
     async def embed(request: Request) -> Response:
         """One vector per input, in the order of the inputs."""
         body = await parsed(request, EmbedRequest)
@@ -141,13 +142,17 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         """As `/embed`; as `/similarity` if `inputs` has a source sentence, and as `/classify` if there are labels."""
         body = await parsed(request, RootRequest)
         if isinstance(body.inputs, Sentences):
+            check_whole(request, COMPARED, body.on_error)
             return await compared(request, body.inputs, body)
         if body.parameters and body.parameters.candidate_labels is not None:
+            check_whole(request, COMPARED, body.on_error)
             return await classified(service, body.inputs, body.parameters, model_of(request))
         items = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         return await embedded(request, items, body)
 
-    @routes.post("/embed_all", openapi_extra=embed_body, responses=formats, response_model=list[list[list[float]]])
+    @routes.post(
+        "/embed_all", openapi_extra=embed_body, responses=formats, response_model=list[list[list[float]] | None]
+    )
     async def embed_all(request: Request) -> Response:
         """One vector for each token of each input: class, register and patch tokens of an image, tokens of a text."""
         body = await parsed(request, EmbedRequest)
@@ -160,8 +165,9 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     )
     async def similarity(request: Request) -> Response:
         """Cosine similarity of each sentence to the source sentence, in the order of the sentences."""
+        check_whole(request, COMPARED)
         body = await parsed(request, SimilarityRequest)
-        return await compared(request, body.inputs, body.parameters or TextOptions())
+        return await compared(request, body.inputs, body.parameters or ComparisonOptions())
 
     @routes.post(
         "/tokenize",

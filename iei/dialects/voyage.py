@@ -16,15 +16,16 @@ from starlette.responses import Response
 
 from iei.dialects.fields import ListOf, OrNull
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.partial import OnErrorField, errors_of, on_error
 from iei.dialects.parts import Parts, input_of_parts
-from iei.dialects.plain_errors import DetailSentence, as_detail
+from iei.dialects.plain_errors import BadDetail, DetailSentence, as_detail
 from iei.dialects.prompts import prompts_for
 from iei.dialects.registry import Dialect
 from iei.dialects.vectors import Encoding, encoded, quantized
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
 from iei.errors import InvalidInput, ModelNotFound
 from iei.models.spec import Modality, ModelSpec
-from iei.requests import Embeddings, Options
+from iei.requests import Embeddings, OnError, Options
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
 
@@ -56,13 +57,15 @@ class MultimodalRequest(BaseModel):
     """Truncate each vector to this many leading values, before it is normalised."""
     encoding_format: Annotated[Encoding, OrNull] = "float"
     """Format of the vectors: lists of numbers (the default), or base64 of the little-endian numbers."""
+    on_error: OnErrorField = None
+    """What a bad input costs: `fail`, the whole request (the default); `null`, its own vector only."""
 
 
 class Vector(BaseModel):
     """One input's vector."""
 
     object: Literal["embedding"]
-    embedding: list[float] | str
+    embedding: list[float] | str | None
     index: int
 
 
@@ -86,6 +89,8 @@ class MultimodalResponse(BaseModel):
     data: list[Vector]
     model: str
     usage: Usage
+    errors: list[BadDetail] | None = None
+    """Inputs without a vector, where the request has `on_error: null`."""
 
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
@@ -101,27 +106,32 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         """One vector of length 1 for each input, which is a text or an image."""
         with one_kind_of_fault():
             body = await parsed(request, MultimodalRequest)
-            embeddings = await _embedded(service, model_of(request, body.model), body)
+            wanted = on_error(request, body.on_error)
+            embeddings = await _embedded(service, model_of(request, body.model), body, wanted)
         vectors = await json_list(_vectors(body, embeddings))
         content = {
             "object": "list",
             "data": orjson.Fragment(vectors),
             "model": embeddings.spec.name,
             "usage": _usage(embeddings),
+            **errors_of(embeddings.errors.items(), as_detail),
         }
         return json_response(orjson.dumps(content), headers=result_headers(embeddings))
 
     return Dialect("Voyage", as_detail, routes, about="Multimodal embeddings as Voyage's API.")
 
 
-async def _embedded(service: EmbeddingService, model: str | None, body: MultimodalRequest) -> Embeddings:
-    inputs = [input_of_parts(item.content, f"inputs[{index}].content") for index, item in enumerate(body.inputs)]
+async def _embedded(
+    service: EmbeddingService, model: str | None, body: MultimodalRequest, on_error: OnError
+) -> Embeddings:
+    inputs = [input_of_parts(item.content) for item in body.inputs]
     options = Options(
         model=model,
         normalize=True,
         dimensions=body.output_dimension,
         truncate=body.truncation,
         prompt_hints=prompts_for(body.input_type),
+        on_error=on_error,
     )
     try:
         return await service.embed(inputs, options)
@@ -131,17 +141,17 @@ async def _embedded(service: EmbeddingService, model: str | None, body: Multimod
 
 def _vectors(body: MultimodalRequest, embeddings: Embeddings) -> Iterator[dict[str, Any]]:
     for index, item in enumerate(embeddings.items):
-        vector = encoded(quantized(item.vector, body.output_dtype), body.encoding_format)
+        vector = item and encoded(quantized(item.vector, body.output_dtype), body.encoding_format)
         yield {"object": "embedding", "embedding": vector, "index": index}
 
 
 def _usage(embeddings: Embeddings) -> dict[str, int]:
-    pictures = [item.picture for item in embeddings.items if item.picture]
+    pictures = [item.picture for item in embeddings.done if item.picture]
     return {
-        "text_tokens": sum(item.tokens for item in embeddings.items if not item.picture),
+        "text_tokens": sum(item.tokens for item in embeddings.done if not item.picture),
         "image_pixels": sum(picture.width * picture.height for picture in pictures),
         "video_pixels": 0,
-        "total_tokens": sum(item.tokens for item in embeddings.items),
+        "total_tokens": sum(item.tokens for item in embeddings.done),
     }
 
 

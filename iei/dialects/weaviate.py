@@ -19,7 +19,8 @@ from starlette.responses import Response
 from iei import __version__
 from iei.dialects.fields import ListOf, OrNull
 from iei.dialects.openapi import SAMPLES, documented, errors_as
-from iei.dialects.plain_errors import ErrorSentence, as_error
+from iei.dialects.partial import ONE_INPUT, OnErrorField, check_whole, errors_of, on_error
+from iei.dialects.plain_errors import BadSentence, ErrorSentence, as_error
 from iei.dialects.prompts import prompts_for
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers
@@ -106,6 +107,8 @@ class VectorizeRequest(BaseModel):
     imu: Inputs = []
     thermal: Inputs = []
     depth: Inputs = []
+    on_error: OnErrorField = None
+    """What a bad input costs: `fail`, the whole request (the default); `null`, its own vector only."""
 
 
 _NOT_OFFERED = ("audio", "video", "imu", "thermal", "depth")
@@ -114,8 +117,12 @@ _NOT_OFFERED = ("audio", "video", "imu", "thermal", "depth")
 class VectorizeResponse(BaseModel):
     """The vectors of texts and images."""
 
-    textVectors: list[list[float]]
-    imageVectors: list[list[float]]
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    textVectors: list[list[float] | None]
+    imageVectors: list[list[float] | None]
+    errors: list[BadSentence] | None = None
+    """Inputs without a vector, where the request has `on_error: null`; images count on from the texts."""
 
 
 def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
@@ -125,7 +132,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     async def embedded(echo: dict[str, Any], item: Input, name: str, options: Options) -> Response:
         embeddings = await service.embed([item], options, names=[name])
-        vector = embeddings.items[0].vector
+        vector = embeddings.done[0].vector
         content = {**echo, "vector": vector, "dim": vector.size}
         return json_response(
             orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), headers=result_headers(embeddings)
@@ -139,6 +146,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     )
     async def vectors(request: Request) -> Response:
         """One vector of length 1, of an image (img2vec-neural) or of a text (text2vec-transformers)."""
+        check_whole(request, ONE_INPUT)
         body = await parsed(request, VectorsRequest)
         options = Options(model=model_of(request), normalize=True)
         if body.image is not None:
@@ -168,12 +176,14 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         inputs: list[Input] = [*map(_text, body.texts), *map(ImageInput, body.images)]
         names = [f"texts[{index}]" for index in range(len(body.texts))]
         names += [f"images[{index}]" for index in range(len(body.images))]
-        options = Options(model=model_of(request), normalize=True, truncate=True)
+        wanted = on_error(request, body.on_error)
+        options = Options(model=model_of(request), normalize=True, truncate=True, on_error=wanted)
         embeddings = await service.embed(inputs, options, field="texts and images", names=names)
-        found = [item.vector for item in embeddings.items]
+        found = embeddings.vectors
         content = {
             "textVectors": orjson.Fragment(await json_list(found[: len(body.texts)])),
             "imageVectors": orjson.Fragment(await json_list(found[len(body.texts) :])),
+            **errors_of(embeddings.errors.items(), as_error),
         }
         return json_response(orjson.dumps(content), headers=result_headers(embeddings))
 
@@ -202,7 +212,7 @@ def _health_routes(service: EmbeddingService) -> APIRouter:
         """Readiness: 204 if the engine is running and the model is served, and 503 or 404 otherwise."""
         service.resolve(model_of(request))
         if not service.ready:
-            raise Unhealthy("the engine is not ready (yet)")
+            raise Unhealthy("the engine is not ready (yet), or the server stops")
         return Response(status_code=204)
 
     @routes.get("/meta", response_model=dict[str, Any])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from iei.dialects.json_size import JsonLimits
+from iei.dialects.partial import error_headers
 from iei.errors import InvalidField, InvalidInput, MalformedBody, UnsupportedMediaType
 from iei.requests import Embeddings
 
@@ -33,27 +35,35 @@ async def parsed(request: Request, model: type[M]) -> M:
     Raises:
         UnsupportedMediaType: the Content-Type is not JSON.
         MalformedBody: the body is not valid JSON.
-        InvalidField: a field is missing or invalid.
+        InvalidField: a field is missing or invalid, or the body has too many values.
     """
     content_type = media_type(request) or JSON
     if not is_json(content_type):
         raise UnsupportedMediaType(f"the body must be {JSON}, not {content_type[:60]}")
-    return validated(await request.body(), model)
+    return await validated(await request.body(), model, json_limits(request))
 
 
-def validated(body: bytes, model: type[M]) -> M:
+def json_limits(request: Request) -> JsonLimits:
+    """The limits on JSON that the settings make, which the app keeps."""
+    limits: JsonLimits = request.app.state.json_limits
+    return limits
+
+
+async def validated(document: bytes, model: type[M], limits: JsonLimits) -> M:
     """Parses and validates JSON with pydantic's own parser, which is several times faster than `json` and a dict.
 
     Args:
-        body: the JSON document.
+        document: the JSON, of whatever size.
         model: the pydantic model of the document.
+        limits: on what it may consist of. They keep the parser, which does not yield, from blocking the event loop.
 
     Raises:
-        MalformedBody: `body` is not valid JSON.
-        InvalidField: a field is missing or invalid.
+        MalformedBody: `document` is not valid JSON.
+        InvalidField: a field is missing or invalid, or there are too many values.
     """
+    await limits.check(document)
     with _faults_named():
-        return model.model_validate_json(body)
+        return model.model_validate_json(document)
 
 
 def validated_strings(values: Mapping[str, str], model: type[M]) -> M:
@@ -115,6 +125,23 @@ def is_json(content_type: str) -> bool:
     return content_type == JSON or content_type.endswith("+json")
 
 
+def accepted_types(request: Request) -> list[str]:
+    """The media types of the Accept header (RFC 9110, section 12.5.1), the most wanted first."""
+    weighed = []
+    for wanted in request.headers.get("accept", "").lower().split(","):
+        name, *parameters = (part.strip() for part in wanted.split(";"))
+        quality = next((_weight(part[2:]) for part in parameters if part.startswith("q=")), 1.0)
+        weighed.append((-quality, name))
+    return [name for quality, name in sorted(weighed, key=lambda each: each[0]) if quality < 0]
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
 def _place(loc: tuple[int | str, ...]) -> str:
     """('inputs', 3) → inputs[3]. Tags of unions, written in <>, are dropped: they are not part of the body."""
     parts = [part for part in loc if not str(part).startswith("<")]
@@ -155,9 +182,12 @@ def result_headers(embeddings: Embeddings) -> dict[str, str]:
     """What the headers say of a result: durations in milliseconds, and what a client should know about its vectors.
 
     The durations have the names of text-embeddings-inference; `x-total-time` is not among them, as the `Trace`
-    middleware adds it. `x-iei-warning` has one sentence or several, in ASCII.
+    middleware adds it. `x-iei-warning` has one sentence or several, in ASCII. Partial answers also name what failed.
     """
-    headers = {f"x-{name}-time": f"{seconds * 1000:.3f}" for name, seconds in embeddings.timings.items()}
-    if embeddings.warnings:
-        headers[WARNING] = "; ".join(embeddings.warnings).encode("ascii", "backslashreplace").decode()
-    return headers
+    timings = {f"x-{name}-time": f"{seconds * 1000:.3f}" for name, seconds in embeddings.timings.items()}
+    return {**timings, **warning_header(embeddings.warnings), **error_headers(embeddings.errors.items())}
+
+
+def warning_header(warnings: Sequence[str]) -> dict[str, str]:
+    """What a client should know about its vectors, if there is something."""
+    return {WARNING: "; ".join(warnings).encode("ascii", "backslashreplace").decode()} if warnings else {}

@@ -15,9 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iei.dialects.fields import AnyCase, ListOf, OneOrMore
-from iei.dialects.items import TextOptions, input_of
+from iei.dialects.items import ComparisonOptions, input_of
 from iei.dialects.labels import Label, LabelParameters, classified
 from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.partial import COMPARED, check_whole
 from iei.dialects.registry import Dialect
 from iei.dialects.tei_errors import EmbedError, error_body
 from iei.dialects.wire import json_list, json_response, model_of, parsed, result_headers
@@ -39,7 +40,7 @@ class ClassifyRequest(BaseModel):
     """A served model. Default: the first."""
 
 
-class RankRequest(TextOptions):
+class RankRequest(ComparisonOptions):
     """The body of a request to `/rank`."""
 
     query: str
@@ -83,12 +84,14 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     )
     async def classify(request: Request) -> Response:
         """How well each label fits an image, the best one first; for a list of images, a list of such lists."""
+        check_whole(request, COMPARED)
         body = await parsed(request, ClassifyRequest)
         return await classified(service, body.inputs, body.parameters, model_of(request, body.model))
 
     @routes.post("/rank", openapi_extra=documented(RankRequest, _ranked(default)), response_model=list[Rank])
     async def rank(request: Request) -> Response:
         """The candidates by their similarity to a query, the most similar one first."""
+        check_whole(request, COMPARED)
         body = await parsed(request, RankRequest)
         if not body.candidates:
             raise EmptyInput("candidates is empty: send at least one", "candidates")

@@ -33,6 +33,10 @@ class Forward(NamedTuple):
     """From submission until a batch took the job."""
     inference_s: float = 0.0
     """Duration of the forward, which the whole batch shared."""
+    batch_size: int = 0
+    """Inputs of that batch."""
+    engine_pid: int = 0
+    """The process that ran it."""
 
 
 NOT_RUN = Forward()

@@ -13,10 +13,13 @@ import os
 import stat
 import tempfile
 from bisect import bisect_left
-from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from iei.line import Line
+from iei.priority import BULK_SHARE, Priority
 
 
 class Memory:
@@ -110,33 +113,46 @@ class Allocator:
         self._free.insert(index, (offset, length))
 
 
+class _Wish(NamedTuple):
+    """A range that somebody waits for."""
+
+    nbytes: int
+    priority: Priority
+    offset: asyncio.Future[int]
+
+
 class Arena:
     """Shared memory and its allocator, for the tasks of one event loop."""
 
     def __init__(self, nbytes: int) -> None:
         self.memory = Memory.create(nbytes)
         self._allocator = Allocator(nbytes)
-        self._waiting: deque[tuple[int, asyncio.Future[int]]] = deque()
+        self._waiting: Line[_Wish] = Line()
+        self._bulk: dict[int, int] = {}
+        """Ranges that bulk has: offset → size."""
+        self._bulk_bytes = 0
 
     @property
     def held(self) -> int:
         """Bytes that are reserved."""
         return self._allocator.held
 
-    async def reserve(self, nbytes: int) -> int:
+    async def reserve(self, nbytes: int, priority: Priority = Priority.INTERACTIVE) -> int:
         """The offset of a range of `nbytes`, which is the caller's until `release`.
 
-        Waits while the arena is full; those who wait are served first come, first served.
+        Waits while the arena is full, in a line of its priority. Bulk also waits while it has its share: the rest is
+        for what must not wait.
 
         Raises:
             ValueError: `nbytes` is more than the size of the whole arena.
         """
         if nbytes > self.memory.nbytes:
             raise ValueError(f"{nbytes} bytes do not fit in an arena of {self.memory.nbytes} (IEI_ARENA_BYTES)")
-        if not self._waiting and (offset := self._allocator.allocate(nbytes)) is not None:
+        if not self._waiting and (offset := self._allocate(nbytes, priority)) is not None:
             return offset
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append((nbytes, future))
+        self._waiting.add(_Wish(nbytes, priority, future), priority)
+        self._serve_waiting()
         try:
             return await future
         except asyncio.CancelledError:
@@ -148,17 +164,32 @@ class Arena:
     def release(self, offset: int) -> None:
         """Gives the range at `offset` back, and serves those who wait."""
         self._allocator.release(offset)
-        self._serve_waiting()
+        self._bulk_bytes -= self._bulk.pop(offset, 0)
+        if self._waiting:
+            self._serve_waiting()
 
     def _serve_waiting(self) -> None:
-        while self._waiting:
-            nbytes, future = self._waiting[0]
-            if not future.done():
-                offset = self._allocator.allocate(nbytes)
+        while wish := self._waiting.first(bulk=(has_room := self._has_bulk_room)):
+            if not wish.offset.done():  # whoever waited may have given up
+                offset = self._allocate(wish.nbytes, wish.priority)
                 if offset is None:
                     return
-                future.set_result(offset)
-            self._waiting.popleft()
+                wish.offset.set_result(offset)
+            self._waiting.take(bulk=has_room)
+
+    def _allocate(self, nbytes: int, priority: Priority) -> int | None:
+        if priority is Priority.INTERACTIVE:
+            return self._allocator.allocate(nbytes)
+        offset = self._allocator.allocate(nbytes) if self._has_bulk_room else None
+        if offset is not None:
+            self._bulk[offset] = nbytes
+            self._bulk_bytes += nbytes
+        return offset
+
+    @property
+    def _has_bulk_room(self) -> bool:
+        """Whether bulk may have more. Its last range may exceed its share: or else a large one could never be had."""
+        return self._bulk_bytes < BULK_SHARE * self.memory.nbytes
 
     def close(self) -> None:
         """Closes the memory's descriptor."""

@@ -1,8 +1,11 @@
 """The batching policy: turns waiting jobs into batches. No sockets, no torch, no clock of its own.
 
-The policy is greedy and first come, first served: there is no timer that waits for a batch to fill. Whenever the device
-is free, the oldest waiting job runs, together with as many jobs of its group as fit in one forward. So a lone request
-runs at once, and batches form when requests arrive faster than they are computed.
+The policy is greedy: there is no timer that waits for a batch to fill. Whenever the device is free, the oldest waiting
+job runs, together with as many jobs of its group as fit in one forward. So a lone request runs at once, and batches
+form when requests arrive faster than they are computed.
+
+The oldest interactive job goes before the oldest bulk job, and bulk fills what the interactive ones leave of a batch. A
+bulk job that has been passed over too often leads a batch (`iei.line.Patience`).
 """
 
 from __future__ import annotations
@@ -11,18 +14,23 @@ import heapq
 import math
 import sys
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from iei.line import Patience
 from iei.models.spec import Modality, ModelSpec
+from iei.priority import Priority
 from iei.runtimes.api import MAX_TOKENS
 
 P = TypeVar("P")
+
+Group = tuple[deque["Job[P]"], ...]
+"""Jobs that can share a forward, oldest first: the interactive ones, and those of bulk."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +52,7 @@ class Job(Generic[P]):
     """Most jobs in a batch of its key, if that is fewer than usual: `most_together`."""
     alone: bool = False
     """Never batched with others: an engine died while it ran this job."""
+    priority: Priority = Priority.INTERACTIVE
     cancelled: bool = False
     enqueued: float = 0.0
     order: int = 0
@@ -73,7 +82,8 @@ class Batcher(Generic[P]):
         """
         self.max_batch = max_batch
         self.max_tokens = max_tokens
-        self._groups: dict[Hashable, deque[Job[P]]] = {}
+        self._groups: dict[Hashable, Group[P]] = {}
+        self._patience = Patience()
         self._waiting: dict[tuple[Hashable, int], Job[P]] = {}
         self._order = count()
 
@@ -83,13 +93,12 @@ class Batcher(Generic[P]):
     @property
     def oldest(self) -> float:
         """When the job that has waited longest was added; infinity if none waits."""
-        return min((group[0].enqueued for group in self._groups.values()), default=math.inf)
+        return min((job.enqueued for job in map(self._oldest, Priority) if job), default=math.inf)
 
     def add(self, job: Job[P], now: float) -> None:
         """Queues a job. Its id must differ from those of its owner's waiting jobs."""
         job.enqueued, job.order = now, next(self._order)
-        group = ("alone", job.order) if job.alone else ("key", job.key)
-        self._groups.setdefault(group, deque()).append(job)
+        self._groups.setdefault(_group_key(job), (deque(), deque()))[job.priority].append(job)
         self._waiting[job.owner, job.id] = job
 
     def cancel(self, owner: Hashable, job_id: int) -> None:
@@ -99,53 +108,73 @@ class Batcher(Generic[P]):
 
     def forget(self, owner: Hashable) -> None:
         """Drops the jobs of an owner that is gone: no turn will have them."""
-        for key, group in list(self._groups.items()):
-            self._put_back(key, deque(job for job in group if job.owner != owner))
+        for jobs in chain.from_iterable(self._groups.values()):
+            _keep(jobs, [job for job in jobs if job.owner != owner])
+        self._groups = {key: group for key, group in self._groups.items() if any(group)}
         self._waiting = {mark: job for mark, job in self._waiting.items() if job.owner != owner}
 
     def next(self, now: float) -> Turn[P]:
         """The next batch, with cancelled and expired jobs found on the way to it. Empty only if nothing waits."""
         turn: Turn[P] = Turn([], [], [])
+        patient = self._oldest(Priority.BULK)
         while self._groups and not turn.batch:
-            key = min(self._groups, key=lambda key: self._groups[key][0].order)
+            leader = self._leader()
+            key = _group_key(leader)
             group = self._groups[key]
-            take = self._take_similar if group[0].length else self._take_oldest
-            take(group, now, turn)
-            self._put_back(key, group)
+            take = self._take_similar if leader.length else self._take_oldest
+            take(group[leader.priority], now, turn)
+            if turn.batch:  # if all of these were dropped, it may be another group's turn
+                take(group[1 - leader.priority], now, turn)
+            if not any(group):
+                del self._groups[key]
         for job in (*turn.batch, *turn.cancelled, *turn.expired):
             del self._waiting[job.owner, job.id]
+        self._patience.note(passed_over=patient is not None and (patient.owner, patient.id) in self._waiting)
         return turn
 
-    def _take_oldest(self, group: deque[Job[P]], now: float, turn: Turn[P]) -> None:
-        most = min(self.max_batch, group[0].most)
-        while group and len(turn.batch) < most:
-            job = group.popleft()
+    def _leader(self) -> Job[P]:
+        """The job whose turn it is; there must be one."""
+        interactive, bulk = map(self._oldest, Priority)
+        leader = bulk if bulk and self._patience.is_over else interactive or bulk
+        assert leader
+        return leader
+
+    def _oldest(self, priority: Priority) -> Job[P] | None:
+        heads = (group[priority][0] for group in self._groups.values() if group[priority])
+        return min(heads, key=lambda job: job.order, default=None)
+
+    def _take_oldest(self, jobs: deque[Job[P]], now: float, turn: Turn[P]) -> None:
+        while jobs and len(turn.batch) < min(self.max_batch, jobs[0].most):
+            job = jobs.popleft()
             _destination(job, now, turn, alive=turn.batch).append(job)
 
-    def _take_similar(self, group: deque[Job[P]], now: float, turn: Turn[P]) -> None:
-        """Batches the oldest job with those nearest to it in length, because padding costs as much as tokens."""
+    def _take_similar(self, jobs: deque[Job[P]], now: float, turn: Turn[P]) -> None:
+        """Batches the oldest job with those nearest to it in length, because padding costs as much as tokens.
+
+        What is added to a batch is padded to the longest there is: then those that are nearest to that.
+        """
         alive: list[Job[P]] = []
-        for job in group:
+        for job in jobs:
             _destination(job, now, turn, alive).append(job)
-        group.clear()
-        if not alive:
-            return
-        wanted = alive[0].length
-        longest = 0
+        longest = max((job.length for job in turn.batch), default=0)
+        wanted = longest or (alive[0].length if alive else 0)
         # `nsmallest` is stable: among equals, first come, first served.
-        for job in heapq.nsmallest(self.max_batch, alive, key=lambda job: abs(job.length - wanted)):
+        for job in heapq.nsmallest(self.max_batch - len(turn.batch), alive, key=lambda job: abs(job.length - wanted)):
             longest = max(longest, job.length)
             if turn.batch and longest * (len(turn.batch) + 1) > self.max_tokens:
                 break
             turn.batch.append(job)
         taken = {job.order for job in turn.batch}
-        group.extend(job for job in alive if job.order not in taken)
+        _keep(jobs, [job for job in alive if job.order not in taken])
 
-    def _put_back(self, key: Hashable, group: deque[Job[P]]) -> None:
-        if group:
-            self._groups[key] = group
-        else:
-            self._groups.pop(key, None)
+
+def _group_key(job: Job[P]) -> Hashable:
+    return ("alone", job.order) if job.alone else ("key", job.key)
+
+
+def _keep(jobs: deque[Job[P]], kept: Iterable[Job[P]]) -> None:
+    jobs.clear()
+    jobs.extend(kept)
 
 
 def _destination(job: Job[P], now: float, turn: Turn[P], alive: list[Job[P]]) -> list[Job[P]]:

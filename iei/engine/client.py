@@ -17,6 +17,7 @@ from iei.engine.link import Link
 from iei.errors import BackendFailed, Overloaded, Unhealthy
 from iei.models.catalog import Catalog
 from iei.models.spec import Modality, ModelSpec
+from iei.priority import PRIORITY
 from iei.settings import EngineSettings
 
 SPEC_BYTES = 64 * 1024
@@ -123,6 +124,7 @@ class EngineClient:
             outputs=tuple(shapes),
             slot=Slot(array.nbytes, max(packed_bytes(shapes), ERROR_BYTES)),
             deadline=deadline,
+            priority=PRIORITY.get(),
         )
         reply, content = await self._submit(frame, array, deadline=deadline)
         try:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from iei.engine.answers import NOT_RUN, Forward, Status
 from iei.models.spec import MODALITIES, OUTPUTS, Modality
+from iei.priority import Priority
 
 FRAME_BYTES = 64
 SLOT_HEADER_BYTES = 64
@@ -29,6 +30,7 @@ SLOT_HEADER_BYTES = 64
 
 DTYPES = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.int32))
 """Types of input arrays; a frame names one by its place here."""
+PRIORITIES = tuple(Priority)
 
 
 class Kind(IntEnum):
@@ -75,10 +77,10 @@ class Slot(NamedTuple):
 
 _HELLO = struct.Struct("<B7xQQ40x")
 _WELCOME = struct.Struct("<B63x")
-_SUBMIT = struct.Struct("<BBBBIQIIIIQQQd")
+_SUBMIT = struct.Struct("<BBBBHBxQIIIIQQQd")
 _CANCEL = struct.Struct("<B7xQ48x")
 _DESCRIBE = struct.Struct("<B3xIQQQ32x")
-_REPLY = struct.Struct("<BB6xQQdd24x")
+_REPLY = struct.Struct("<BB6xQQddII16x")
 
 
 class Hello(NamedTuple):
@@ -129,6 +131,7 @@ class Submit(NamedTuple):
     """`time.monotonic()`, which all processes of a machine share."""
     attempt: int = 0
     """How many engines have died while they ran this job."""
+    priority: Priority = Priority.INTERACTIVE
 
     def pack(self) -> bytes:
         """The frame's bytes.
@@ -142,6 +145,7 @@ class Submit(NamedTuple):
             MODALITIES.index(self.modality),
             DTYPES.index(self.dtype),
             self.model,
+            self.priority,
             self.job,
             outputs_mask(self.outputs),
             *self.shape,
@@ -157,11 +161,12 @@ class Submit(NamedTuple):
         """Reverses `pack`.
 
         Raises:
-            ValueError: the modality, the dtype or an output has no meaning.
+            ValueError: the modality, the dtype, the priority or an output has no meaning.
         """
-        _, attempt, modality, dtype, model, job, mask, *shape, offset, inputs, outputs, deadline = _SUBMIT.unpack(frame)
-        if modality >= len(MODALITIES) or dtype >= len(DTYPES):
-            raise ValueError(f"there is no modality {modality}, or no dtype {dtype}")
+        _, attempt, modality, dtype, model, priority, *rest = _SUBMIT.unpack(frame)
+        job, mask, *shape, offset, inputs, outputs, deadline = rest
+        if modality >= len(MODALITIES) or dtype >= len(DTYPES) or priority >= len(PRIORITIES):
+            raise ValueError(f"there is no modality {modality}, or no dtype {dtype}, or no priority {priority}")
         return cls(
             job=job,
             model=model,
@@ -172,6 +177,7 @@ class Submit(NamedTuple):
             slot=Slot(inputs, outputs, offset),
             deadline=deadline,
             attempt=attempt,
+            priority=PRIORITIES[priority],
         )
 
 
@@ -199,6 +205,11 @@ class Describe(NamedTuple):
     """Place in the catalog."""
     slot: Slot
     """Without an input."""
+
+    @property
+    def priority(self) -> Priority:
+        """Whoever asked: all requests for the model wait for its description."""
+        return Priority.INTERACTIVE
 
     def pack(self) -> bytes:
         """The frame's bytes."""

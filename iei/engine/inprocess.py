@@ -24,6 +24,7 @@ from iei.engine.loaded_models import LoadedModels
 from iei.engine.scheduler import Request, Scheduler
 from iei.errors import ModelNotFound, Overloaded, Unhealthy
 from iei.models.spec import Modality, ModelSpec
+from iei.priority import PRIORITY
 from iei.runtimes.api import Model
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ class InProcessEngine:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
-        request = Request(self, next(self._ids), model, task, deadline, reply=partial(_resolve_from_thread, future))
+        reply = partial(_resolve_from_thread, future)
+        request = Request(self, next(self._ids), model, task, deadline, reply, priority=PRIORITY.get())
         thread.call(lambda scheduler: scheduler.submit(request))
         try:
             answer = await future

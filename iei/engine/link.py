@@ -125,7 +125,7 @@ class Link:
         """
         async with asyncio.timeout(_remaining_s(deadline)):
             try:
-                offset = await self._arena.reserve(frame.slot.nbytes)
+                offset = await self._arena.reserve(frame.slot.nbytes, frame.priority)
             except ValueError as error:
                 raise InvalidInput(f"is too large, or its outputs are: {error}") from error
         slot = frame.slot._replace(offset=offset)

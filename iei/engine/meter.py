@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from iei.models.spec import Modality, ModelSpec
+from iei.priority import Priority
 from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import BATCHES, DEVICE_MEMORY, FORWARD_SECONDS, LOADED, METRICS, RUNNING
-from iei.telemetry.record import INTERACTIVE
 
 MEMORY_EVERY_S = 1.0
 
@@ -29,10 +29,10 @@ class Meter:
         self._loaded: Sequence[ModelSpec] = ()
 
     @contextmanager
-    def forward(self, spec: ModelSpec, modality: Modality, priorities: Sequence[str]) -> Iterator[None]:
+    def forward(self, spec: ModelSpec, modality: Modality, priorities: Sequence[Priority]) -> Iterator[None]:
         """Counts a forward, which the block runs. `priorities` are those of its inputs."""
         started = time.monotonic()
-        running = [((spec.name, priority), priorities.count(priority)) for priority in set(priorities)]
+        running = [((spec.name, priority.label), priorities.count(priority)) for priority in set(priorities)]
         for labels, count in running:
             self._counters.set(RUNNING, labels, count)
         try:
@@ -55,7 +55,8 @@ class Meter:
             self._counters.set(LOADED, (spec.name, spec.device), 0)
         for spec in now:
             self._counters.set(LOADED, (spec.name, spec.device), 1)
-            self._counters.add(RUNNING, (spec.name, INTERACTIVE), 0)
+            for priority in Priority:  # nothing running is 0, and not unknown
+                self._counters.add(RUNNING, (spec.name, priority.label), 0)
         self._loaded = now
         self._measure_memory()
 

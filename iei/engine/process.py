@@ -8,7 +8,6 @@ of `--life` is gone.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import math
@@ -19,6 +18,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,8 @@ from iei.telemetry.metrics import METRICS
 
 log = logging.getLogger("iei.engine")
 
+ACCEPT_AGAIN_S = 1.0
+
 
 class EngineProcess:
     """Carries requests from the workers' connections to a scheduler, and its answers back."""
@@ -51,7 +53,11 @@ class EngineProcess:
         self._listener.setblocking(False)
         self._scheduler = scheduler
         self._selector = selectors.DefaultSelector()
-        self._selector.register(listener, selectors.EVENT_READ, lambda _: self._accept())
+        self._listen_at = 0.0
+        """When to listen again after a connection could not be accepted; a monotonic time in seconds."""
+        self._is_short = False
+        """Of descriptors or memory for another connection."""
+        self._listen()
         self._selector.register(scheduler.wakeup, selectors.EVENT_READ, lambda _: scheduler.models_arrived())
 
     def serve_forever(self) -> None:
@@ -67,15 +73,36 @@ class EngineProcess:
     def _receive_all(self) -> None:
         """Handles what has arrived; waits for something if there is nothing to run."""
         # A function of its own: a variable of the endless loop would keep a closed connection's arena mapped.
-        for key, events in self._selector.select(0 if self._scheduler.busy else None):
+        idle_s = None if self._is_listening else max(0.0, self._listen_at - time.monotonic())
+        for key, events in self._selector.select(0 if self._scheduler.busy else idle_s):
             key.data(events)
+        if not self._is_listening and time.monotonic() >= self._listen_at:
+            self._listen()
+
+    def _listen(self) -> None:
+        self._selector.register(self._listener, selectors.EVENT_READ, lambda _: self._accept())
+        self._is_listening = True
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+        try:
             sock, _address = self._listener.accept()
-            sock.setblocking(False)
-            connection = Connection(sock)
-            self._selector.register(sock, selectors.EVENT_READ, partial(self._on_event, connection))
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            return self._wait_for_resources(error)
+        self._is_short = False
+        sock.setblocking(False)
+        connection = Connection(sock)
+        self._selector.register(sock, selectors.EVENT_READ, partial(self._on_event, connection))
+
+    def _wait_for_resources(self, error: OSError) -> None:
+        """A worker that can't be accepted now, mostly for want of descriptors, waits; the others are served on."""
+        if not self._is_short:
+            log.error("a worker can't connect, trying again every %g s: %s", ACCEPT_AGAIN_S, error)
+        self._is_short = True
+        self._selector.unregister(self._listener)  # it stays readable: waiting for it would be a busy loop
+        self._is_listening = False
+        self._listen_at = time.monotonic() + ACCEPT_AGAIN_S
 
     def _on_event(self, connection: Connection, events: int) -> None:
         if events & selectors.EVENT_WRITE:
@@ -134,6 +161,7 @@ class EngineProcess:
             reply=partial(self._reply, connection, frame.job, frame.slot),
             starts=partial(_mark_running, connection, frame.slot),
             alone=alone,
+            priority=frame.priority,
         )
 
     def _reply(self, connection: Connection, job: int, slot: Slot, answer: Answer) -> None:

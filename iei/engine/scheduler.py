@@ -5,6 +5,7 @@ It knows neither sockets nor asyncio: `process` and `inprocess` bring requests t
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable
@@ -16,8 +17,8 @@ from iei.engine.execute import Failure, Outcome, Task, execute
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.meter import Meter
 from iei.engine.watchdog import Watchdog
+from iei.priority import Priority
 from iei.runtimes.api import Model
-from iei.telemetry.record import INTERACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Request:
     """Called before every forward that the request is part of."""
     alone: bool = False
     """Not batched with others, because an engine died while it ran this request."""
+    priority: Priority = Priority.INTERACTIVE
 
 
 class Scheduler:
@@ -60,6 +62,7 @@ class Scheduler:
         """A file descriptor, readable when models have arrived."""
         self._models = models
         self._timeout_s = timeout_s
+        self._pid = os.getpid()
         self._meter = meter or Meter()
         self._meter.loaded(models.loaded)
         self._batcher: Batcher[Request] = Batcher(models.default.max_batch)
@@ -141,11 +144,12 @@ class Scheduler:
         started = time.monotonic()
         watched = model if self._timeout_s is None else Watchdog(model, self._timeout_s)
         tasks = [job.payload.task for job in batch if job.payload.task]
-        with self._meter.forward(model.spec, tasks[0].modality, [INTERACTIVE] * len(batch)):
+        with self._meter.forward(model.spec, tasks[0].modality, [job.priority for job in batch]):
             outcomes = execute(watched, tasks)
         inference_s = time.monotonic() - started
         for job, outcome in zip(batch, outcomes, strict=True):
-            job.payload.reply(_answer(outcome, Forward(started - job.enqueued, inference_s)))
+            forward = Forward(started - job.enqueued, inference_s, len(batch), self._pid)
+            job.payload.reply(_answer(outcome, forward))
 
 
 def _job(request: Request, task: Task, model: Model) -> Job[Request]:
@@ -158,6 +162,7 @@ def _job(request: Request, task: Task, model: Model) -> Job[Request]:
         length=len(task.array) if task.modality == "text" else 0,
         most=most_together(model.spec, task.modality, task.array),
         alone=request.alone,
+        priority=request.priority,
     )
 
 

@@ -10,11 +10,13 @@ from typing import Any
 import grpc
 
 from iei.access.headers import Sender
+from iei.access.priority import PriorityRule
 from iei.access.quotas import SENDER
 from iei.errors import IEIError, InternalError
 from iei.grpc.messages import decode, encode
+from iei.priority import PRIORITY
 from iei.telemetry.ids import request_id
-from iei.telemetry.record import RECORD, Observer, Record, finish
+from iei.telemetry.record import RECORD, Observer, Record, carried, current, finish
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,12 @@ MAX_DETAILS_BYTES = 2000
 
 
 def handlers(
-    service: str, methods: Mapping[str, Method], sender: Sender, max_elements: int, observers: Sequence[Observer]
+    service: str,
+    methods: Mapping[str, Method],
+    sender: Sender,
+    rule: PriorityRule,
+    max_elements: int,
+    observers: Sequence[Observer],
 ) -> grpc.GenericRpcHandler:
     """The handlers of a service.
 
@@ -68,6 +75,7 @@ def handlers(
         service: its full name.
         methods: name → method.
         sender: of calls to guarded methods.
+        rule: decides their priority.
         max_elements: of a request, see `iei.grpc.messages.decode`.
         observers: are handed the record of each call that has ended.
     """
@@ -76,7 +84,7 @@ def handlers(
         {
             # No deserializer: grpcio would answer what it raises with INTERNAL.
             name: grpc.unary_unary_rpc_method_handler(
-                _handler(f"/{service}/{name}", method, sender, max_elements, observers)
+                _handler(f"/{service}/{name}", method, sender, rule, max_elements, observers)
             )
             for name, method in methods.items()
         },
@@ -84,17 +92,26 @@ def handlers(
 
 
 def _handler(
-    path: str, method: Method, sender: Sender, max_elements: int, observers: Sequence[Observer]
+    path: str,
+    method: Method,
+    sender: Sender,
+    rule: PriorityRule,
+    max_elements: int,
+    observers: Sequence[Observer],
 ) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def answer(metadata: Mapping[str, str], content: bytes) -> Reply:
         if method.is_guarded:
-            SENDER.set(sender(metadata))  # of this call alone: each is a task of its own
+            allowed = sender(metadata)
+            SENDER.set(allowed.quota)  # of this call alone: each is a task of its own
+            priority = rule.of(metadata, path, at_most=allowed.priority)
+            PRIORITY.set(priority)
+            current().priority = priority
         return await method.answer(decode(method.request, content, max_elements))
 
     async def handle(content: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         metadata = _headers(context.invocation_metadata() or ())
         record = Record(request_id(metadata.get("x-request-id", "")), method="POST", route=path, dialect="gRPC")
-        record.received_bytes = len(content)
+        record.received_bytes, record.carried = len(content), carried(metadata)
         RECORD.set(record)  # of this call alone: each is a task of its own
         try:
             reply = await answer(metadata, content)

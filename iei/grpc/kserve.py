@@ -14,9 +14,11 @@ from typing import Any
 from iei import __version__
 from iei.dialects.kserve_infer import VERSION, check_version, infer, metadata
 from iei.dialects.kserve_message import DECODERS, Call, Element, binary_of, by_name, count_of, described
+from iei.dialects.partial import word
 from iei.dialects.wire import result_headers
 from iei.errors import InvalidInput, MalformedBody
 from iei.grpc.calls import Method, Reply
+from iei.requests import OnError
 from iei.service import EmbeddingService
 
 SERVICE = "inference.GRPCInferenceService"
@@ -50,7 +52,7 @@ def methods(service: EmbeddingService) -> Mapping[str, Method]:
     async def model_infer(request: Any) -> Reply:
         model = named(request.model_name, request.model_version)
         call = _call(request, service.max_inputs)
-        inferred = await infer(service, model, call, default="embedding")
+        inferred = await infer(service, model, call, default="embedding", on_error=_on_error(request))
         fields = {
             "model_name": model,
             "model_version": VERSION,
@@ -78,6 +80,11 @@ def _call(request: Any, max_elements: int) -> Call:
     tensors = zip(request.inputs, raw or repeat(None), strict=False)
     inputs = by_name((tensor.name, partial(_elements, tensor, content, max_elements)) for tensor, content in tensors)
     return Call(inputs, {output.name: None for output in request.outputs})
+
+
+def _on_error(request: Any) -> OnError:
+    given = (entry.value.string_param for entry in request.parameters if entry.key == "on_error")
+    return word(next(given, "fail"), "parameters.on_error")
 
 
 def _elements(tensor: Any, raw: bytes | None, max_elements: int) -> Sequence[Element]:

@@ -65,10 +65,13 @@ _MESSAGES: Mapping[str, Mapping[str, Field]] = {
     "TensorMetadata": _TENSOR,
     "ModelInferRequest": {
         **_MODEL,
+        "parameters": Field(4, "ParameterEntry", repeated=True),  # a map, which is the same on the wire
         "inputs": Field(5, "InputTensor", repeated=True),
         "outputs": Field(6, "RequestedOutput", repeated=True),
         "raw_input_contents": Field(7, "bytes", repeated=True),
     },
+    "ParameterEntry": {"key": Field(1, "string"), "value": Field(2, "Parameter")},
+    "Parameter": {"string_param": Field(3, "string")},
     "InputTensor": {**_TENSOR, "contents": Field(5, "TensorContents")},
     "TensorContents": {
         "bool_contents": Field(1, "bool", repeated=True),

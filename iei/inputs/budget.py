@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 
 class PixelBudget:
@@ -16,10 +16,12 @@ class PixelBudget:
 
     Args:
         pixels: the limit.
+        of: the budget of which this is a share: what is held here is held there, too.
     """
 
-    def __init__(self, pixels: int) -> None:
+    def __init__(self, pixels: int, of: PixelBudget | None = None) -> None:
         self._limit = pixels
+        self._of = of
         self._held = 0
         self._line: deque[object] = deque()
         self._changed = threading.Condition()
@@ -42,7 +44,8 @@ class PixelBudget:
                 self._line.remove(ticket)
                 self._changed.notify_all()
         try:
-            yield
+            with self._of.hold(pixels) if self._of else nullcontext():
+                yield
         finally:
             with self._changed:
                 self._held -= pixels

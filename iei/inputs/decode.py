@@ -6,7 +6,6 @@ decoded, and every exception of a parser becomes `InvalidInput`.
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from PIL import (
 
 from iei.errors import EmptyInput, IEIError, InvalidInput
 from iei.inputs.budget import PixelBudget
+from iei.inputs.pieces import PictureFile, check_pieces
 
 # Importing a plugin registers its format. The other forty are left out: each is attack surface.
 _PLUGINS = (
@@ -47,6 +47,8 @@ _MPO = MpoImagePlugin.MpoImageFile  # imported here so that no request has to im
 
 MAX_SCANS = 200
 """Most scans in a JPEG. Encoders write about ten; even an empty scan costs a pass over all pixels."""
+MAX_SCANS_OF_THE_LARGEST = 30
+"""As many scans, in a JPEG of the most pixels that are allowed, cost as much as a PNG of them: 2 s for 64 MP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class DecodeLimits:
 
     max_pixels: int
     """Largest image, in pixels."""
+    max_side: int
+    """Longest side, in pixels. A row costs as much as a hundred pixels: 64 million rows of one pixel take 10 s."""
     budget: PixelBudget
     """Shared by all threads of a process."""
     fast: bool = False
@@ -96,7 +100,12 @@ def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None
     pixels = image.width * image.height
     if pixels > limits.max_pixels:
         raise InvalidInput(f"{image.width}×{image.height} is over the limit of {_limit(limits)}")
-    with limits.budget.hold(pixels):
+    if max(image.size) > limits.max_side:
+        raise InvalidInput(
+            f"{image.width}×{image.height} has a side over the limit of {limits.max_side} (IEI_MAX_IMAGE_SIDE)"
+        )
+    _check_scans(image, data, limits)
+    with limits.budget.hold(pixels * _weight(image)):
         with _blaming_the_file(limits):
             if limits.fast and target:
                 # Turned or not, both sides stay at or above twice the longer side of the target.
@@ -111,15 +120,31 @@ def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None
 
 def _opened(data: bytes) -> ImageFile.ImageFile:
     """Like `Image.open` for the allowed formats alone, without its warnings about size: the caller checks the size."""
-    file = io.BytesIO(data)
     for name in FORMATS:
         factory, accepts = Image.OPEN[name]
         if accepts is not None and accepts(data[:16]) is True:
-            image = factory(file, "")
-            if isinstance(image, JpegImagePlugin.JpegImageFile) and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-                raise InvalidInput(f"is a JPEG of {scans} scans, over the limit of {MAX_SCANS}")
-            return image
+            check_pieces(name, data)
+            return factory(PictureFile(data), "")
     raise InvalidInput(f"is not an image in a known format ({', '.join(FORMATS)})")
+
+
+def _check_scans(image: ImageFile.ImageFile, data: bytes, limits: DecodeLimits) -> None:
+    """Raises InvalidInput if a JPEG has so many scans that it costs more than other pictures of the largest size."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return
+    scans = data.count(b"\xff\xda")
+    most = min(MAX_SCANS, MAX_SCANS_OF_THE_LARGEST * limits.max_pixels // (image.width * image.height))
+    if scans > most:
+        raise InvalidInput(f"is a JPEG of {scans} scans, over the limit of {most} for {image.width}×{image.height}")
+
+
+def _weight(image: ImageFile.ImageFile) -> int:
+    """2 of pictures that need more than 9 bytes a pixel while they are decoded, up to 18, and 1 of all others."""
+    return 2 if image.format in _HEAVY or image.info.get("progressive") else 1
+
+
+_HEAVY = ("WEBP", "TIFF")
+"""libwebp keeps three copies of 4 bytes, libtiff a strip of up to 16 bytes; a progressive JPEG all its coefficients."""
 
 
 @contextmanager

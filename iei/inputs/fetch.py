@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
@@ -25,6 +25,7 @@ import httpx2
 from iei.errors import InvalidInput
 from iei.inputs.addresses import Address, UrlPolicy
 from iei.inputs.sources import excerpt
+from iei.priority import BULK_SHARE, PRIORITY, Priority
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port → IP addresses, as text."""
@@ -82,6 +83,7 @@ class Fetcher:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._free = asyncio.Semaphore(MAX_DOWNLOADS)
+        self._bulks = asyncio.Semaphore(int(BULK_SHARE * MAX_DOWNLOADS))
         # The event loop's default executor is small: a name server that does not respond would block other look-ups.
         self._resolvers = ThreadPoolExecutor(MAX_DOWNLOADS, thread_name_prefix="resolver")
         self._pool = httpcore2.AsyncConnectionPool(
@@ -96,12 +98,15 @@ class Fetcher:
 
     @asynccontextmanager
     async def fetched(self, url: str) -> AsyncIterator[bytes]:
-        """Like `fetch`, but limited to `MAX_DOWNLOADS`. It counts until the block ends, so decode the result inside.
+        """Like `fetch`, but limited to `MAX_DOWNLOADS`, and bulk to its share of them.
+
+        It counts until the block ends, so decode the result inside.
 
         Raises:
             InvalidInput: as `fetch` does.
         """
-        async with self._free:  # before the timeout starts, so that queueing does not count
+        share = self._bulks if PRIORITY.get() is Priority.BULK else nullcontext()
+        async with share, self._free:  # before the timeout starts, so that queueing does not count
             yield await self.fetch(url)
 
     async def fetch(self, url: str) -> bytes:

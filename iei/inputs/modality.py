@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from iei.models.spec import ModelSpec
-from iei.requests import ImageInput, Input, TextInput, UntypedInput
+from iei.requests import ImageInput, Input, TextInput, Unreadable, UntypedInput
 
 IMAGE_PREFIX = "data:image/"
 
 
-def typed(item: Input, spec: ModelSpec) -> ImageInput | TextInput:
+def typed(item: Input, spec: ModelSpec) -> ImageInput | TextInput | Unreadable:
     """`item` as an image or a text, for the model `spec`.
 
     Data URIs of images are images. Any other string is a text if the model accepts texts, as words such as `cats`

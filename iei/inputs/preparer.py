@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +18,13 @@ from iei.inputs.decode import DecodeLimits, configure_pillow, decoded
 from iei.inputs.fetch import Fetcher
 from iei.inputs.geometry import to_multiple, to_pixels
 from iei.inputs.sources import encoded_bytes, kind_of
+from iei.inputs.threads import DecodeThreads
 from iei.inputs.tokens import configure_tokenizers, decode, encode, keep_tokenizer, tokenize
 from iei.models.spec import ImageTower, ModelSpec, TextTower
+from iei.priority import BULK_SHARE, PRIORITY, Priority
 from iei.requests import ImageInput, Options, PictureSize, TextInput, Token
 from iei.settings import InputSettings
 from iei.telemetry.record import Lap, current
-
-T = TypeVar("T")
 
 
 class Prepared(NamedTuple):
@@ -42,7 +41,7 @@ class Prepared(NamedTuple):
 class _Started(NamedTuple):
     """Resources that belong to one event loop."""
 
-    threads: ThreadPoolExecutor
+    threads: DecodeThreads
     fetcher: Fetcher
 
 
@@ -63,19 +62,22 @@ class Preparer:
         self._settings = settings
         self._thread_count = threads
         self._urls = UrlPolicy.parse(settings.url_inputs)
-        self._limits = DecodeLimits(
+        budget = PixelBudget(settings.max_decoding_pixels)
+        limits = DecodeLimits(
             max_pixels=settings.max_image_pixels,
-            budget=PixelBudget(settings.max_decoding_pixels),
+            max_side=settings.max_image_side,
+            budget=budget,
             fast=settings.fast_decode,
         )
+        share = PixelBudget(int(BULK_SHARE * settings.max_decoding_pixels), of=budget)
+        self._limits = {Priority.INTERACTIVE: limits, Priority.BULK: replace(limits, budget=share)}
         self._started: _Started | None = None
         configure_pillow(settings.max_image_pixels)
         configure_tokenizers()
 
     async def start(self) -> None:
         """Creates the threads and the connection pool, on the event loop that will use them."""
-        # A pool of its own bounds the decoding threads, also those still busy for a client that has disconnected.
-        threads = ThreadPoolExecutor(self._thread_count, thread_name_prefix="decoder")
+        threads = DecodeThreads(self._thread_count)
         fetcher = Fetcher(self._urls, self._settings.max_image_bytes, self._settings.url_timeout_s)
         self._started = _Started(threads, fetcher)
 
@@ -83,7 +85,7 @@ class Preparer:
         """Closes what `start` created. Does not wait for running threads."""
         if self._started:
             await self._started.fetcher.aclose()
-            self._started.threads.shutdown(wait=False, cancel_futures=True)
+            self._started.threads.stop()
         self._started = None
 
     def keep(self, spec: ModelSpec) -> None:
@@ -103,12 +105,13 @@ class Preparer:
             assert spec.text is not None
             return await self._timed(self._encode, item, spec.text, options)
         assert spec.image is not None
+        decode = partial(self._decode, tower=spec.image, options=options, limits=self._limits[PRIORITY.get()])
         if isinstance(item.source, str) and kind_of(item.source) == "url":
             began = time.perf_counter()
             async with self._running.fetcher.fetched(item.source) as data:
                 current().add(Lap("fetch", began, time.perf_counter()))
-                return await self._timed(self._decode, data, spec.image, options)
-        return await self._timed(self._decode, item.source, spec.image, options)
+                return await self._timed(decode, data)
+        return await self._timed(decode, item.source)
 
     async def tokenize(
         self, text: str, tower: TextTower, *, add_special_tokens: bool, prompt_name: str | None
@@ -116,12 +119,12 @@ class Preparer:
         """The tokens of a text of any length. Raises as `iei.inputs.tokens.tokenize` does, and for the length limit."""
         self._check_length(text)
         work = partial(tokenize, text, tower, add_special_tokens=add_special_tokens, prompt_name=prompt_name)
-        return await self._in_thread(work)
+        return await self._running.threads.run(work)
 
     async def detokenize(self, ids: Sequence[int], tower: TextTower, *, skip_special_tokens: bool) -> str:
         """Token ids → text. Raises as `iei.inputs.tokens.decode` does, and for the length limit."""
         self._check_length(ids)
-        return await self._in_thread(partial(decode, ids, tower, skip_special_tokens=skip_special_tokens))
+        return await self._running.threads.run(partial(decode, ids, tower, skip_special_tokens=skip_special_tokens))
 
     @property
     def _running(self) -> _Started:
@@ -132,7 +135,7 @@ class Preparer:
     async def _timed(self, work: Callable[..., Prepared], *arguments: Any) -> Prepared:
         """`work` in a thread, with what it took in the record of the request."""
         asked = time.perf_counter()
-        prepared = await self._in_thread(work, *arguments)
+        prepared = await self._running.threads.run(work, *arguments)
         record = current()
         record.add(Lap("wait", asked, prepared.laps[0].start))
         for lap in prepared.laps:
@@ -140,9 +143,6 @@ class Preparer:
         if prepared.picture:
             record.pixels += prepared.picture.width * prepared.picture.height
         return prepared
-
-    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._running.threads, work, *arguments)
 
     def _encode(self, item: TextInput, tower: TextTower, options: Options) -> Prepared:
         began = time.perf_counter()
@@ -157,16 +157,16 @@ class Preparer:
         )
         return Prepared(ids, laps=(Lap("tokenize", began, time.perf_counter()),))
 
-    def _decode(self, source: str | bytes, tower: ImageTower, options: Options) -> Prepared:
+    def _decode(self, source: str | bytes, tower: ImageTower, options: Options, limits: DecodeLimits) -> Prepared:
         began = time.perf_counter()
         data = encoded_bytes(source, self._settings.max_image_bytes)
         target = None if options.resize_to_multiple else tower.geometry.size
-        with decoded(data, self._limits, target=target) as image:
+        with decoded(data, limits, target=target) as image:
             there = time.perf_counter()
             if target is None:
                 pixels = to_multiple(image, tower.geometry, tower.stride, self._settings.max_patches)
             else:
-                pixels = to_pixels(image, tower.geometry, fast=self._limits.fast)
+                pixels = to_pixels(image, tower.geometry, fast=limits.fast)
             laps = Lap("decode", began, there), Lap("resize", there, time.perf_counter())
             return Prepared(pixels, PictureSize(*image.size), laps)
 

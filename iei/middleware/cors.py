@@ -14,6 +14,10 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@*]+")
 _EXPOSED = (
     "retry-after",
     "x-request-id",
+    "x-iei-errors",
+    "x-iei-failed",
+    "x-iei-shape",
+    "x-iei-warning",
     *(f"x-{name}-time" for name in ("total", "preprocess", "queue", "inference")),
 )
 """Headers of responses that scripts may read."""

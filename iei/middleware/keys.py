@@ -11,6 +11,7 @@ from iei.access.headers import key_of
 from iei.access.keys import Keyring
 from iei.access.quotas import SENDER, Quotas
 from iei.errors import Unauthorized
+from iei.priority import PRIORITY
 from iei.telemetry.record import current
 
 
@@ -41,8 +42,9 @@ class RequireKey:
                 return await self._app(scope, receive, send)
             raise
         current().key = key.name
-        before = SENDER.set(self._quotas.of(key))
+        quota_before, priority_before = SENDER.set(self._quotas.of(key)), PRIORITY.set(key.priority)
         try:
             await self._app(scope, receive, send)
         finally:
-            SENDER.reset(before)
+            PRIORITY.reset(priority_before)
+            SENDER.reset(quota_before)

@@ -13,7 +13,7 @@ from iei.errors import InternalError
 from iei.middleware.errors import Respond
 from iei.middleware.routes import RouteNames
 from iei.telemetry.ids import request_id
-from iei.telemetry.record import RECORD, Observer, Record, finish
+from iei.telemetry.record import RECORD, Observer, Record, carried, finish
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class Trace:
         """ASGI."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        record = Record(id=request_id(Headers(scope=scope).get("x-request-id", "")), method=scope["method"])
+        given = Headers(scope=scope)
+        record = Record(id=request_id(given.get("x-request-id", "")), method=scope["method"], carried=carried(given))
 
         async def send_traced(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -13,7 +13,7 @@ import orjson
 from iei.settings import LogSettings
 
 OURS = "iei"
-THEIRS = ("gunicorn.error", "uvicorn.error", "py.warnings", "asyncio")
+THEIRS = ("gunicorn.error", "uvicorn.error", "py.warnings", "asyncio", "opentelemetry")
 """Loggers of others, whose lines get the same form. Their levels stay theirs."""
 
 

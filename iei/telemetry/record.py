@@ -7,13 +7,17 @@ and traces are made of the same numbers and can't disagree. The rooms in between
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 from iei.errors import IEIError
 from iei.models.spec import Modality
+from iei.priority import Priority
+
+CARRIED = ("traceparent", "tracestate")
+"""Headers of a request that say which trace it belongs to: https://www.w3.org/TR/trace-context/."""
 
 Stage = Literal["receive", "parse", "fetch", "wait", "decode", "resize", "tokenize", "queue", "forward", "serialise"]
 """What the time of a request is spent on.
@@ -23,10 +27,6 @@ a URL; `wait` for a thread; `decode` and `resize`, or `tokenize`; `queue`: until
 whole batch shared. `serialise`: from the last vector to the head of the answer.
 """
 STAGES: tuple[Stage, ...] = get_args(Stage)
-
-
-INTERACTIVE = "interactive"
-"""The priority of requests."""
 
 
 class Lap(NamedTuple):
@@ -67,7 +67,7 @@ class Record:
     """Name of the API key; empty: none was needed."""
     model: str = ""
     """Served name; empty until it is known."""
-    priority: str = INTERACTIVE
+    priority: Priority = Priority.INTERACTIVE
     inputs: dict[Modality, int] = field(default_factory=dict)
     """How many there are, once they have been admitted."""
     received_bytes: int = 0
@@ -81,6 +81,14 @@ class Record:
     error: IEIError | None = None
     """Why it was refused, or failed."""
     stages: dict[Stage, Stretch] = field(default_factory=dict)
+    largest_batch: int = 0
+    """Of the forwards that its inputs were part of."""
+    engine_pid: int = 0
+    """Process id of the engine that ran its last input."""
+    carried: Mapping[str, str] = field(default_factory=dict)
+    """What the request says of the trace that it belongs to."""
+    trace_id: str = ""
+    """Of that trace, or of its own; empty: there are no traces."""
     is_computed: bool = False
     """Whether all vectors were there."""
     started: float = field(default_factory=time.perf_counter)
@@ -122,6 +130,11 @@ RECORD: ContextVar[Record | None] = ContextVar("record", default=None)
 def current() -> Record:
     """The record of the request that this task works on; where there is no server, one that nobody reads."""
     return RECORD.get() or Record()
+
+
+def carried(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """What the headers of a request, by names in lower case, say of the trace that it belongs to."""
+    return {name: headers[name] for name in CARRIED if name in headers}
 
 
 def finish(record: Record, observers: Sequence[Observer]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from iei.models.spec import Modality
+from iei.priority import Priority
 from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import FAILED, IN_WORK, INPUTS
 
@@ -19,9 +20,9 @@ class Work:
         count: of its inputs.
     """
 
-    def __init__(self, counters: Counters, model: str, priority: str, count: int) -> None:
+    def __init__(self, counters: Counters, model: str, priority: Priority, count: int) -> None:
         self._counters = counters
-        self._labels = model, priority
+        self._labels = model, priority.label
         self._left = count
 
     def __enter__(self) -> Work:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from iei.access import keys
 from iei.access.keys import CHECK_S, Keyring, Limits, parse_keys, read_keyring
 from iei.errors import StartupError
+from iei.priority import Priority
 from iei.settings import AccessSettings
 
 
@@ -47,6 +48,12 @@ def test_limits_come_after_the_key() -> None:
     assert limits == [Limits(50, 200), Limits(0.5), Limits(None, 1)]
 
 
+def test_a_key_may_be_for_bulk_only_which_is_no_limit_that_is_counted() -> None:
+    keys = parse_keys(["a=1 priority=bulk", "b=2 priority=interactive inputs_at_once=1", "c=3"], "X")
+    assert [key.priority for key in keys] == [Priority.BULK, Priority.INTERACTIVE, Priority.INTERACTIVE]
+    assert keys[0].limits == Limits()
+
+
 def test_a_file_has_a_key_in_each_line_and_comments(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# ours, all of them\n\nalice=ab#c  # from sales\n  \n\tbob=d==\tinputs_per_s=2\n")
@@ -64,13 +71,13 @@ SECRET = "sEcReT-0123"
         ("# nothing", "IEI_API_KEYS has no key"),
         (f"{SECRET}==", "key 1: a key that has a = in it needs a name"),
         (f"x,={SECRET}", "key 2: a name has"),
-        (f"a b={SECRET}", "key 1: after a key there may be inputs_per_s and inputs_at_once"),
+        (f"a b={SECRET}", "key 1: after a key there may be inputs_per_s, inputs_at_once and priority"),
         (f"a= {SECRET}", "key 1: a key that has a = in it needs a name"),
         (f"{'n' * 65}={SECRET}", "key 1: a name has up to 64"),
         (f"inputs_per_s={SECRET}", "key 1: a name has .* is not that of a limit"),
         (f"a=é{SECRET}", "'a': a key may have printable ASCII"),
         (f"a=sha256:{SECRET}", "'a': after sha256: there must be 64 hex"),
-        (f"a={SECRET} {SECRET}", "'a': after a key there may be inputs_per_s and inputs_at_once"),
+        (f"a={SECRET} {SECRET}", "'a': after a key there may be inputs_per_s, inputs_at_once and priority"),
         (f"{SECRET} inputs_per_s=0", "key 1: inputs_per_s must be a number above 0"),
         (f"{SECRET} inputs_per_s=", "inputs_per_s must be a number above 0"),
         (f"{SECRET} inputs_per_s=-1", "inputs_per_s must be a number above 0"),
@@ -78,6 +85,8 @@ SECRET = "sEcReT-0123"
         (f"{SECRET} inputs_per_s=1e3", "inputs_per_s must be a number above 0"),
         (f"{SECRET} inputs_at_once=0", "inputs_at_once must be a whole number, at least 1"),
         (f"{SECRET} inputs_at_once=1.5", "inputs_at_once must be a whole number, at least 1"),
+        (f"{SECRET} priority=", "key 1: priority must be interactive or bulk"),
+        (f"{SECRET} priority=Bulk", "key 1: priority must be interactive or bulk"),
         (f"{SECRET} inputs_at_once=1 inputs_at_once=2", "inputs_at_once is given twice"),
         (f"a={SECRET},a=other", "two keys are called 'a'"),
         (f"a={SECRET},b={SECRET}", "'a' and 'b' are the same key"),

@@ -116,7 +116,7 @@ def test_inputs_of_both_kinds(text_server: Server, v2: cohere.ClientV2) -> None:
     assert answer.meta.billed_units is not None
     assert answer.meta.billed_units.images == 2
     mixed = cohere.EmbedInput(content=[text(TEXTS[0]), image(IMAGES[0])])
-    with pytest.raises(cohere.BadRequestError, match=r"inputs\[1\]\.content: has 2 parts"):
+    with pytest.raises(cohere.BadRequestError, match=r"inputs\[1\]: content: has 2 parts"):
         v2.embed(model="clip", input_type="search_document", inputs=[inputs[0], mixed])
 
 
@@ -336,3 +336,19 @@ def test_litellm(text_server: Server) -> None:
     assert_close([item["embedding"] for item in answer.data], embedded(text_server, "clip", IMAGES))
     with pytest.raises(litellm.BadRequestError, match="takes no images"):
         litellm.embedding("cohere/minilm", IMAGES, api_base=base, api_key="none", input_type="image")
+
+
+def test_partial_answers(text_server: Server, v2: cohere.ClientV2) -> None:
+    answer = v2.embed(
+        model="clip",
+        images=[IMAGES[0], "data:image/png;base64,AAAA"],
+        input_type="image",
+        embedding_types=["float", "int8"],
+        request_options={"additional_headers": {"X-IEI-On-Error": "null"}},
+    )
+    assert answer.embeddings.float_ is not None
+    vector, nothing = answer.embeddings.float_
+    np.testing.assert_allclose([vector], embedded(text_server, "clip", IMAGES[:1]), atol=1e-5)
+    assert nothing is None
+    assert answer.images is not None
+    assert [picture is None for picture in answer.images] == [False, True]

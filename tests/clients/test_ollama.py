@@ -124,3 +124,11 @@ def test_keys_and_their_limits(ollama: Any, keyed_server: Server) -> None:
         except ollama.ResponseError as error:
             statuses.append(error.status_code)
     assert statuses[-1:] == [429]
+
+
+def test_the_python_client_can_not_hold_null(ollama: Any, text_server: Server) -> None:
+    """docs/api/README.md says so: whoever sets the header has to know."""
+    client = ollama.Client(host=text_server.url, headers={"X-IEI-On-Error": "null"})
+    assert len(client.embed("clip", TEXTS).embeddings) == len(TEXTS)
+    with pytest.raises(ValueError, match="embeddings"):
+        client.embed("clip", ["a cat", "data:image/png;base64,AAAA"])

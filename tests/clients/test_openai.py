@@ -40,6 +40,18 @@ def test_without_v1(text_server: Server) -> None:
         assert [model.id for model in bare.models.list()] == ["clip", "minilm"]
 
 
+def test_partial_answers(text_server: Server) -> None:
+    """The client asks for base64 by itself, and leaves null as it is."""
+    answer = client(text_server).embeddings.create(
+        model="clip", input=[*TEXTS, BAD_URI], extra_body={"on_error": "null"}
+    )
+    *vectors, nothing = (item.embedding for item in answer.data)
+    np.testing.assert_allclose(vectors, expected(text_server, TEXTS), atol=1e-5)
+    assert nothing is None
+    (error,) = answer.to_dict()["errors"]
+    assert error["index"] == len(TEXTS)
+
+
 def test_keys(keyed_server: Server) -> None:
     answer = client(keyed_server, "secret").embeddings.create(model="clip", input=TEXTS)
     assert len(answer.data) == 2

@@ -146,7 +146,7 @@ def test_errors_are_what_users_catch(client: voyageai.Client) -> None:
         (
             [TEXTS[:1], [TEXTS[0], PHOTOS[0]]],
             {"model": "clip"},
-            r"inputs\[1\]\.content: has 2 parts \(text, image_base64",
+            r"inputs\[1\]: content: has 2 parts \(text, image_base64",
         ),
         ([TEXTS[:1]], {"model": "minilm", "output_dimension": 1024}, "dimensions must be from 1 to 384"),
         ([TEXTS[:1]], {"model": "minilm", "output_dtype": "int4"}, "output_dtype: "),

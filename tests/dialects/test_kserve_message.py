@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iei.dialects.kserve_binary import encode_bytes
-from iei.dialects.kserve_message import Output, read_call, write_response
+from iei.dialects.kserve_message import Output, write_response
 from iei.errors import InvalidField, InvalidInput, MalformedBody
+from tests.dialects.reading import read_message
 
 JSON, OCTETS = "application/json", "application/octet-stream"
 
@@ -30,7 +31,7 @@ def message(*tensors: dict[str, Any], content: bytes = b"", **fields: Any) -> tu
 @pytest.mark.parametrize("data", [["a", "b"], [["a"], ["b"]], [[["a", "b"]]]])
 def test_data_in_json_may_be_nested(data: list[Any]) -> None:
     body, _ = message(image(data=data))
-    assert read_call(body, JSON, None, 8).inputs == {"image": ["a", "b"]}
+    assert read_message(body, JSON, None, 8).inputs == {"image": ["a", "b"]}
 
 
 def test_binary_tensors_come_in_the_order_of_the_json() -> None:
@@ -44,7 +45,7 @@ def test_binary_tensors_come_in_the_order_of_the_json() -> None:
         outputs=[{"name": "embedding", "parameters": {"binary_data": True}}, {"name": "output"}],
     )
     for media_type in (OCTETS, ""):
-        call = read_call(body, media_type, header, 8)
+        call = read_message(body, media_type, header, 8)
         assert call.inputs == {"image": [b"\xff\xd8", b"b"], "pooling_strategy": ["cls"], "normalize": [True]}
         assert call.outputs == {"embedding": True, "output": None}
         assert call.id == "7"
@@ -56,14 +57,14 @@ def test_binary_tensors_come_in_the_order_of_the_json() -> None:
 def test_json_alone(media_type: str, header: str | None) -> None:
     """With a wrong header, without a content type, and as octets, which is what aiohttp says of any bytes."""
     body, _ = message(image(data=["a", "b"]))
-    assert read_call(body, media_type, header, 8).inputs == {"image": ["a", "b"]}
+    assert read_message(body, media_type, header, 8).inputs == {"image": ["a", "b"]}
 
 
 @pytest.mark.parametrize(
     ("media_type", "header"), [("image/jpeg", None), (OCTETS, None), (OCTETS, "0"), ("image/png", "0"), ("", "0")]
 )
 def test_one_file_is_the_whole_body(media_type: str, header: str | None) -> None:
-    assert read_call(b"\xff\xd8\xff", media_type, header, 8).inputs == {"image": [b"\xff\xd8\xff"]}
+    assert read_message(b"\xff\xd8\xff", media_type, header, 8).inputs == {"image": [b"\xff\xd8\xff"]}
 
 
 @pytest.mark.parametrize(
@@ -90,19 +91,19 @@ def test_one_file_is_the_whole_body(media_type: str, header: str | None) -> None
 def test_what_is_wrong_with_a_tensor(tensor: dict[str, Any]) -> None:
     body, header = message(tensor)
     with pytest.raises((InvalidInput, InvalidField, MalformedBody)):
-        read_call(body, OCTETS, header, 8)
+        read_message(body, OCTETS, header, 8)
 
 
 def test_two_tensors_of_one_name_are_refused() -> None:
     body, _ = message(image(data=["a", "b"]), image(data=["a", "b"]))
     with pytest.raises(InvalidInput, match="two tensors"):
-        read_call(body, JSON, None, 8)
+        read_message(body, JSON, None, 8)
 
 
 def test_a_tensor_of_a_billion_nothings_is_refused_at_once() -> None:
     body, header = message(image(shape=[2**30], parameters={"binary_data_size": 4}), content=bytes(4))
     with pytest.raises(InvalidInput, match="limit"):
-        read_call(body, OCTETS, header, 1024)
+        read_message(body, OCTETS, header, 1024)
 
 
 @given(
@@ -112,7 +113,7 @@ def test_a_tensor_of_a_billion_nothings_is_refused_at_once() -> None:
 )
 def test_any_body_is_a_call_or_refused(body: bytes, media_type: str, header: str | None) -> None:
     with suppress(InvalidInput, InvalidField, MalformedBody):
-        call = read_call(body, media_type, header, 8)
+        call = read_message(body, media_type, header, 8)
         assert all(len(elements) <= 8 for elements in call.inputs.values())
 
 
@@ -127,7 +128,7 @@ def test_a_damaged_message_is_a_call_or_refused(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     with suppress(InvalidInput, InvalidField, MalformedBody):
-        call = read_call(bytes(damaged), OCTETS, HEADER, 8)
+        call = read_message(bytes(damaged), OCTETS, HEADER, 8)
         assert all(len(elements) <= 8 for elements in call.inputs.values())
 
 

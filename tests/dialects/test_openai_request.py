@@ -11,17 +11,23 @@ import pytest
 from iei.dialects.openai_request import Asked, EmbeddingsRequest
 from iei.dialects.prompts import prompts_for
 from iei.dialects.token_ids import of_model, refused
-from iei.dialects.wire import validated
 from iei.errors import IEIError, InvalidField, InvalidInput, InvalidInputs
-from iei.requests import ImageInput, Input, Options, TextInput, UntypedInput
+from iei.requests import ImageInput, Input, Options, TextInput, Unreadable, UntypedInput
+from tests.dialects.reading import read_json
 
 
 def read(**body: Any) -> EmbeddingsRequest:
-    return validated(json.dumps(body).encode(), EmbeddingsRequest)
+    return read_json(json.dumps(body).encode(), EmbeddingsRequest)
 
 
 def asked(**body: Any) -> Asked:
     return read(**body).asked(refused)
+
+
+def check(found: Asked) -> None:
+    """Raises what the service would say of items that are unreadable."""
+    if errors := {index: item.error for index, item in enumerate(found.inputs) if isinstance(item, Unreadable)}:
+        raise InvalidInputs(errors, found.field, found.names)
 
 
 TEXT, IMAGE = TextInput("a cat"), ImageInput("AAAA")
@@ -129,7 +135,7 @@ def test_what_is_refused_is_named(body: dict[str, Any], fault: str) -> None:
     def answer() -> None:
         request = read(**body)
         _ = request.is_imbeddings
-        request.asked(refused)
+        check(request.asked(refused))
         request.options()
         _ = request.written
 
@@ -153,7 +159,7 @@ def test_only_inputs_of_image_objects_are_imbeddings() -> None:
 
 def test_all_bad_conversations_are_named() -> None:
     with pytest.raises(InvalidInputs, match=r"(?s)messages\[0\].*messages\[2\]") as found:
-        asked(messages=[[user([])], [user("a")], [user("  ")]])
+        check(asked(messages=[[user([])], [user("a")], [user("  ")]]))
     assert found.value.errors.keys() == {0, 2}
 
 

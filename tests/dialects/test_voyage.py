@@ -71,7 +71,7 @@ def test_null_means_the_default(text_server: Server) -> None:
         ({"inputs": []}, "inputs is empty"),
         ({"inputs": ["a"]}, "inputs[0]"),
         ({"inputs": [{"content": []}]}, "inputs[0].content"),
-        ({"inputs": [{"content": [*TEXT["content"], *IMAGE["content"]]}]}, "inputs[0].content: has 2 parts"),
+        ({"inputs": [{"content": [*TEXT["content"], *IMAGE["content"]]}]}, "inputs[0]: content: has 2 parts"),
         ({"inputs": [TEXT, {"content": [{"type": "video_base64", "video_base64": "AAAA"}]}]}, "inputs[1].content[0]"),
         (
             {"inputs": [TEXT, {"content": [{"type": "image_url", "image_url": "ftp://a/b"}]}]},

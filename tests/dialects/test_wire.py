@@ -12,8 +12,8 @@ from iei.dialects.kserve_message import InferRequest
 from iei.dialects.litserve import PredictRequest
 from iei.dialects.openai_request import EmbeddingsRequest
 from iei.dialects.tei import DecodeRequest, EmbedRequest, SimilarityRequest, TokenizeRequest
-from iei.dialects.wire import validated
 from iei.errors import InvalidField
+from tests.dialects.reading import read_json
 
 TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
 
@@ -45,7 +45,7 @@ TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
 def test_one_wrong_type_is_named_where_the_client_wrote_it(model: type[BaseModel], body: Any, fault: str) -> None:
     """And only one: millions of them would take minutes and gigabytes to describe."""
     with pytest.raises(InvalidField) as refused:
-        validated(json.dumps(body).encode(), model)
+        read_json(json.dumps(body).encode(), model)
     assert refused.value.message.startswith(fault)
     assert "; " not in refused.value.message
 
@@ -61,4 +61,4 @@ def test_one_wrong_type_is_named_where_the_client_wrote_it(model: type[BaseModel
 def test_null_is_as_good_as_nothing_in_kserves_optional_fields(nulls: dict[str, Any]) -> None:
     whole = {"inputs": [TENSOR], **nulls}
     without = json.loads(json.dumps(whole), object_hook=lambda part: {k: v for k, v in part.items() if v is not None})
-    assert validated(json.dumps(whole).encode(), InferRequest) == validated(json.dumps(without).encode(), InferRequest)
+    assert read_json(json.dumps(whole).encode(), InferRequest) == read_json(json.dumps(without).encode(), InferRequest)

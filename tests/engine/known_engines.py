@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -61,6 +62,11 @@ class KnownEngines:
     def runs(self, value: int) -> bool:
         """Whether a forward with the picture of this value has begun."""
         return FORWARD.format(value) in self.log
+
+    @property
+    def forwards(self) -> list[int]:
+        """The pictures of all forwards so far, by their values; those of one batch in any order."""
+        return [int(value) for value in re.findall(FORWARD.format(r"(\d+)"), self.log)]
 
     @property
     def log(self) -> str:

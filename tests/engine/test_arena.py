@@ -9,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iei.engine.arena import Allocator, Arena, Memory
+from iei.priority import Priority
+
+BULK = Priority.BULK
 
 
 def test_what_one_side_writes_the_other_reads() -> None:
@@ -114,6 +117,63 @@ def test_what_can_never_fit_is_refused_with_the_setting_to_change() -> None:
         arena = Arena(4096)
         with pytest.raises(ValueError, match="IEI_ARENA_BYTES"):
             await arena.reserve(4097)
+        arena.close()
+
+    asyncio.run(scenario())
+
+
+async def arena_full_of_bulk() -> tuple[Arena, list[int], list[asyncio.Task[int]]]:
+    """An arena with all that bulk may have in it, and with more of it that waits."""
+    arena = Arena(4096)
+    held = [await arena.reserve(1024, BULK) for _ in range(3)]
+    waiting = [asyncio.create_task(arena.reserve(1024, BULK)) for _ in range(3)]
+    await asyncio.sleep(0)
+    return arena, held, waiting
+
+
+def test_bulk_leaves_a_quarter_of_the_arena_to_what_is_urgent() -> None:
+    async def scenario() -> None:
+        arena, held, waiting = await arena_full_of_bulk()
+        assert not any(task.done() for task in waiting)
+        async with asyncio.timeout(20):
+            urgent = [await arena.reserve(512), await arena.reserve(512)]
+        arena.release(urgent[0])
+        arena.release(urgent[1])
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)  # what urgent ones leave is not bulk's either
+        for offset in held:
+            arena.release(offset)
+        assert len(await asyncio.gather(*waiting)) == 3
+        arena.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_urgent_has_the_next_place_and_bulk_the_one_after() -> None:
+    async def scenario() -> None:
+        arena, held, waiting = await arena_full_of_bulk()
+        await arena.reserve(1024)
+        urgent = asyncio.create_task(arena.reserve(1024))
+        await asyncio.sleep(0)
+        for offset in held[:2]:
+            assert not urgent.done() or not waiting[0].done()
+            arena.release(offset)
+            await asyncio.sleep(0)
+            assert urgent.done()
+        assert [task.done() for task in waiting] == [True, False, False]
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        arena.close()
+
+    asyncio.run(scenario())
+
+
+def test_bulk_larger_than_its_share_has_its_place_too() -> None:
+    async def scenario() -> None:
+        arena = Arena(4096)
+        arena.release(await arena.reserve(4096, BULK))
+        assert await arena.reserve(4096) == 0
         arena.close()
 
     asyncio.run(scenario())

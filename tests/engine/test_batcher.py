@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from iei.engine.batcher import Batcher, Job, Turn, batch_key, most_together
+from iei.line import PATIENCE
+from iei.priority import Priority
 from tests.engine.runtimes_for_tests import SPEC
 
 FOREVER = 1e9
+BULK = Priority.BULK
 
 
 def job(number: int, key: str = "a", *, owner: str = "w", deadline: float = FOREVER, **kwargs: Any) -> Job[None]:
@@ -140,6 +143,41 @@ def test_the_oldest_job_is_known() -> None:
         batcher.next(0.0)
 
 
+def test_one_picture_goes_before_all_of_a_bulk_queue_and_bulk_fills_its_batch() -> None:
+    batcher = filled(Batcher(4), *(job(number, priority=BULK) for number in range(9)), job(99))
+    assert [ids(batcher.next(0.0).batch) for _ in range(3)] == [[99, 0, 1, 2], [3, 4, 5, 6], [7, 8]]
+
+
+def test_a_bulk_queue_of_another_model_is_overtaken_too() -> None:
+    batcher = filled(Batcher(4), *(job(number, "theirs", priority=BULK) for number in range(5)), job(99, "ours"))
+    assert [ids(batcher.next(0.0).batch) for _ in range(3)] == [[99], [0, 1, 2, 3], [4]]
+
+
+def test_bulk_leads_a_batch_when_it_has_been_passed_over_often_enough() -> None:
+    batcher = filled(Batcher(2), *(job(number, "theirs", priority=BULK) for number in range(4)))
+    led = []
+    for number in range(100, 100 + 2 * (PATIENCE + 1)):
+        filled(batcher, job(number, "ours"))
+        led.append(ids(batcher.next(0.0).batch))
+    assert [batch for batch in led if batch[0] < 100] == [[0, 1], [2, 3]]
+    assert led[PATIENCE] == [0, 1]
+    assert led[2 * PATIENCE + 1] == [2, 3]
+
+
+def test_an_interactive_job_that_was_dropped_does_not_put_bulk_before_the_next_one() -> None:
+    batcher = filled(Batcher(4), job(1, "a", deadline=5.0), job(2, "a", priority=BULK), job(3, "b"))
+    turn = batcher.next(now=6.0)
+    assert (ids(turn.expired), ids(turn.batch)) == ([1], [3])
+    assert ids(batcher.next(now=6.0).batch) == [2]
+
+
+def test_texts_of_bulk_that_fill_a_batch_are_near_to_its_longest() -> None:
+    bulk = [job(number, length=length, priority=BULK) for number, length in enumerate((10, 200, 190, 11))]
+    batcher = filled(Batcher(4), *bulk, job(98, length=10), job(99, length=200))
+    assert ids(batcher.next(0.0).batch) == [98, 99, 1, 2]
+    assert ids(batcher.next(0.0).batch) == [0, 3]
+
+
 def test_who_can_share_a_forward() -> None:
     picture = np.zeros((8, 8, 3), np.uint8)
     text = np.zeros(5, np.int32)
@@ -173,7 +211,11 @@ def test_every_job_runs_once_in_order_within_its_key(keys: list[str], max_batch:
 
 
 class AnyHistory(RuleBasedStateMachine):
-    """Whatever happens in whatever order: every job comes out exactly once, unless its owner has gone."""
+    """Whatever happens in whatever order: every job comes out exactly once, unless its owner has gone.
+
+    Of those that wait, the oldest interactive job goes first, but for one turn after `PATIENCE` others, and the oldest
+    bulk job waits for no more turns than that.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,6 +223,10 @@ class AnyHistory(RuleBasedStateMachine):
         self.waiting: dict[tuple[str, int], Job[None]] = {}
         self.now = 0.0
         self.numbers = 0
+        self.in_a_row = 0
+        """Last turns of the oldest interactive job each."""
+        self.passed_over = 0
+        """Last turns without the oldest bulk job, while there was one."""
 
     @rule(
         key=st.sampled_from("ab"),
@@ -188,10 +234,12 @@ class AnyHistory(RuleBasedStateMachine):
         lasts=st.floats(0, 5),
         alone=st.booleans(),
         length=st.sampled_from([0, 5, 30, 100]),
+        priority=st.sampled_from(Priority),
     )
-    def add(self, key: str, owner: str, lasts: float, alone: bool, length: int) -> None:
+    def add(self, key: str, owner: str, lasts: float, alone: bool, length: int, priority: Priority) -> None:
         self.numbers += 1
-        added = Job(owner, self.numbers, (key, length > 0), self.now + lasts, None, length=length, alone=alone)
+        added = Job(owner, self.numbers, (key, length > 0), self.now + lasts, None, length, alone=alone)
+        added.priority = priority
         self.waiting[owner, self.numbers] = added
         self.batcher.add(added, self.now)
 
@@ -210,8 +258,15 @@ class AnyHistory(RuleBasedStateMachine):
         self.batcher.forget(owner)
         self.waiting = {mark: each for mark, each in self.waiting.items() if mark[0] != owner}
 
-    @rule()
-    def run(self) -> None:
+    @rule(turns=st.integers(1, 2 * PATIENCE), arrives=st.booleans())
+    def run(self, turns: int, arrives: bool) -> None:
+        for _ in range(turns):
+            if arrives:
+                self.add("a", "x", 5.0, alone=False, length=0, priority=Priority.INTERACTIVE)
+            self.turn()
+
+    def turn(self) -> None:
+        interactive, bulk = (self.oldest(priority) for priority in Priority)
         turn: Turn[None] = self.batcher.next(self.now)
         assert bool(turn) == bool(self.waiting)
         assert len(turn.batch) <= 3
@@ -220,6 +275,25 @@ class AnyHistory(RuleBasedStateMachine):
         assert not any(each.cancelled or each.deadline < self.now for each in turn.batch)
         for each in (*turn.batch, *turn.cancelled, *turn.expired):
             assert self.waiting.pop((str(each.owner), each.id)) is each
+        self.check_whose_turn_it_was(interactive, bulk)
+        self.check_that_the_batch_is_full(turn.batch)
+
+    def oldest(self, priority: Priority) -> Job[None] | None:
+        return next((each for each in self.waiting.values() if each.priority == priority), None)
+
+    def check_whose_turn_it_was(self, interactive: Job[None] | None, bulk: Job[None] | None) -> None:
+        still = list(self.waiting.values())
+        if interactive in still:
+            assert self.in_a_row >= PATIENCE
+            assert bulk not in still
+        self.in_a_row = self.in_a_row + 1 if interactive and interactive not in still else 0
+        self.passed_over = self.passed_over + 1 if bulk in still else 0
+        assert self.passed_over <= PATIENCE
+
+    def check_that_the_batch_is_full(self, batch: list[Job[None]]) -> None:
+        """But for texts, which are too many tokens together, and suspects."""
+        if 0 < len(batch) < 3 and not batch[0].alone and not batch[0].length:
+            assert not any(each.key == batch[0].key and not each.alone for each in self.waiting.values())
 
     @invariant()
     def counts(self) -> None:

@@ -18,6 +18,7 @@ from iei.engine.address import EngineAddress
 from iei.engine.client import EngineClient
 from iei.engine.frames import FRAME_BYTES, Describe, Hello, Slot
 from iei.errors import BackendFailed, InvalidInput, Overloaded, Unhealthy
+from iei.priority import PRIORITY, Priority
 from tests.engine.known_engine import DEADLY, FAILING, MODELS, SLOW, SLOW_S
 from tests.engine.known_engines import (
     SUBMIT,
@@ -104,6 +105,24 @@ def test_an_engine_that_is_killed_costs_no_answers(engines: KnownEngines) -> Non
             for value, result in zip([SLOW, *range(20)], await asyncio.gather(*tasks), strict=True):
                 assert_answered(value, result)
             assert engines.started == 2
+
+    asyncio.run(scenario())
+
+
+def test_priorities_outlive_an_engine(engines: KnownEngines) -> None:
+    async def scenario() -> None:
+        async with connected(engines) as client:
+            engines.process.send_signal(signal.SIGSTOP)
+            before = PRIORITY.set(Priority.BULK)
+            bulk = ask_all(client, [SLOW, *range(20)])
+            PRIORITY.reset(before)
+            urgent = ask_all(client, [99])
+            await until(lambda: in_flight(client) == 22)
+            engines.kill()
+            for value, result in zip([SLOW, *range(20), 99], await asyncio.gather(*bulk, *urgent), strict=True):
+                assert_answered(value, result)
+            # The next engine gets SLOW first. While that runs, perhaps with three more, the others arrive.
+            assert [value for value in engines.forwards if value != SLOW].index(99) < 2 * SPEC.max_batch
 
     asyncio.run(scenario())
 

@@ -30,8 +30,9 @@ from iei.engine.frames import (
     unpack_outputs,
 )
 from iei.models.spec import MODALITIES, OUTPUTS
+from iei.priority import Priority
 
-U8, U32, U64 = st.integers(0, 2**8 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 SECONDS = st.floats(0, 1e9)
 SUBMIT = Submit(1, 0, "image", DTYPES[0], (8, 8, 3), ("mean",), Slot(192, 64), deadline=0.0).pack()
 
@@ -42,13 +43,14 @@ def changed(frame: bytes, place: int, value: int) -> bytes:
 
 
 SLOTS = st.builds(Slot, input_bytes=U64, output_bytes=U64, offset=U64)
+FORWARDS = st.builds(Forward, SECONDS, SECONDS, U32, U32)
 FRAMES = st.one_of(
     st.builds(Hello, arena_bytes=U64, pid=U64),
     st.just(Welcome()),
     st.builds(
         Submit,
         job=U64,
-        model=U32,
+        model=U16,
         modality=st.sampled_from(MODALITIES),
         dtype=st.sampled_from(DTYPES),
         shape=st.tuples(U32.filter(bool), U32.filter(bool), U32.filter(bool)) | st.tuples(U32),
@@ -56,10 +58,11 @@ FRAMES = st.one_of(
         slot=SLOTS,
         deadline=SECONDS,
         attempt=U8,
+        priority=st.sampled_from(Priority),
     ),
     st.builds(Cancel, job=U64),
     st.builds(Describe, job=U64, model=U32, slot=st.builds(Slot, st.just(0), U64, U64)),
-    st.builds(Reply, job=U64, status=st.sampled_from(Status), nbytes=U64, forward=st.builds(Forward, SECONDS, SECONDS)),
+    st.builds(Reply, job=U64, status=st.sampled_from(Status), nbytes=U64, forward=FORWARDS),
 )
 
 
@@ -93,10 +96,11 @@ def test_any_fields_are_a_frame_or_a_value_error(kind: Kind, rest: bytes) -> Non
         b"\xff" * FRAME_BYTES,
         changed(SUBMIT, 2, len(MODALITIES)),
         changed(SUBMIT, 3, len(DTYPES)),
+        changed(SUBMIT, 6, len(Priority)),
         changed(SUBMIT, 19, 255),
         changed(Reply(1, Status.OK).pack(), 1, len(Status)),
     ],
-    ids=["empty", "short", "long", "kind 0", "kind 255", "modality", "dtype", "outputs", "status"],
+    ids=["empty", "short", "long", "kind 0", "kind 255", "modality", "dtype", "priority", "outputs", "status"],
 )
 def test_what_makes_no_sense_is_refused(frame: bytes) -> None:
     with pytest.raises(ValueError, match=r"frame|modality|outputs|Status"):

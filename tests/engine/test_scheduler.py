@@ -14,6 +14,7 @@ from iei.engine.execute import Task
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.scheduler import Request, Scheduler
 from iei.models.catalog import LoadRequest
+from iei.priority import Priority
 from iei.runtimes.api import DeviceLost
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime, picture
 from tests.load_requests import load_request
@@ -38,7 +39,15 @@ class Asker:
         self.started: list[int] = []
         self._scheduler = scheduler
 
-    def ask(self, value: int, *, model: int = 0, lasts_s: float = 60.0, alone: bool = False) -> None:
+    def ask(
+        self,
+        value: int,
+        *,
+        model: int = 0,
+        lasts_s: float = 60.0,
+        alone: bool = False,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> None:
         """Submits the picture of this value."""
         self._scheduler.submit(
             Request(
@@ -50,6 +59,7 @@ class Asker:
                 reply=lambda answer: self.answers.append((value, answer)),
                 starts=partial(self.started.append, value),
                 alone=alone,
+                priority=priority,
             )
         )
 
@@ -110,6 +120,22 @@ def test_requests_for_a_cold_model_wait_for_it_and_can_be_cancelled() -> None:
         scheduler.step()
     assert asker.statuses == {1: Status.CANCELLED, 2: Status.OK}
     assert not gone.answers
+
+
+def test_priorities_hold_for_what_has_waited_for_its_model() -> None:
+    models = LoadedModels([load_request(name, name) for name in "ab"], 1, Loader(), bytearray(2))
+    models.load_first(1)
+    scheduler = Scheduler(models)
+    asker = Asker(scheduler)
+    for value in range(1, 9):
+        asker.ask(value, model=1, priority=Priority.BULK)
+    asker.ask(9, model=1)
+    while len(asker.answers) < 9:
+        assert scheduler.busy or select.select([scheduler.wakeup], [], [], 20)[0]
+        if not scheduler.busy:
+            scheduler.models_arrived()
+        scheduler.step()
+    assert asker.started == [9, *range(1, 9)]
 
 
 def test_a_model_that_is_not_in_the_catalog_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from iei.errors import MalformedBody
 
 REASON = "needs the extra grpc: uv sync --extra grpc (the group clients has it, too)"
-pytest.importorskip("google.protobuf", reason=REASON)
+pytest.importorskip("grpc", reason=REASON)
 from iei.grpc.messages import decode, encode  # noqa: E402 - after the check that it can be imported
 
 MIB = 2**20

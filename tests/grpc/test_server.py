@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import socket
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
 
@@ -20,11 +21,13 @@ from iei.engine.inprocess import InProcessEngine
 from iei.errors import StartupError
 from iei.grpc.port import GrpcPort, reserve
 from iei.models.spec import ModelSpec
+from iei.priority import Priority
 from iei.settings import read_settings
 from tests import pictures
 from tests.apps import app_with_grpc
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
 from tests.engine.waiting import LIMIT_S, until
+from tests.engine.watching import WatchingEngine
 
 REASON = "needs the extra grpc: uv sync --extra grpc (the group clients has it, too)"
 pytest.importorskip("google.protobuf", reason=REASON)
@@ -93,6 +96,31 @@ def test_vectors_timings_and_ids() -> None:
             trailing = dict(await call.trailing_metadata())
             assert trailing["x-request-id"] == "request-7"
             assert float(trailing["x-inference-time"]) >= 0
+
+    asyncio.run(scenario())
+
+
+def test_partial_answers() -> None:
+    async def scenario() -> None:
+        async with caller_of() as caller:
+            wanted = [{"key": "on_error", "value": {"string_param": "null"}}]
+            request = images(PHOTO, b"\0", PHOTO, parameters=wanted, outputs=[{"name": "output"}])
+            call = caller.call(INFER, request)
+            response = decode("ModelInferResponse", await call, 100)
+            answer = json.loads(response.raw_output_contents[0][4:])
+            assert [vector is None for vector in answer["embeddings"]] == [False, True, False]
+            assert answer["errors"][0]["index"] == 1
+            assert dict(await call.trailing_metadata())["x-iei-failed"] == "1"
+            numbers = images(PHOTO, b"\0", parameters=wanted)
+            assert "has no null" in (await refused(caller, numbers))
+            unknown = images(PHOTO, parameters=[{"key": "on_error", "value": {"string_param": "skip"}}])
+            assert "parameters.on_error: must be fail or null" in (await refused(caller, unknown))
+
+    async def refused(caller: Caller, request: bytes) -> str:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await caller.call(INFER, request)
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        return error.value.details() or ""
 
     asyncio.run(scenario())
 
@@ -351,6 +379,29 @@ def test_without_grpcio_a_sentence_says_what_to_install(monkeypatch: pytest.Monk
         reserve(read_settings(grpc_bind="127.0.0.1:0"))
 
 
+def test_priorities_are_those_of_http_with_metadata_as_headers() -> None:
+    async def scenario() -> None:
+        engine = WatchingEngine()
+        async with caller_around(engine, api_keys="any=any, nightly=nightly priority=bulk") as caller:
+            for key, metadata, priority in (
+                ("any", {}, Priority.INTERACTIVE),
+                ("any", {"x-iei-priority": "bulk"}, Priority.BULK),
+                ("nightly", {"x-iei-priority": "interactive"}, Priority.BULK),
+            ):
+                await caller.call(INFER, images(PHOTO), metadata=[("x-api-key", key), *metadata.items()])
+                assert engine.seen.pop() == engine.recorded.pop() == priority
+            urgent = [("x-api-key", "any"), ("x-iei-priority", "urgent")]
+            refused = await caller.refused(INFER, images(PHOTO), metadata=urgent)
+            assert refused.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert "X-IEI-Priority must be interactive or bulk" in refused.details()
+        engine = WatchingEngine()
+        async with caller_around(engine, bulk_routes="/inference.GRPCInferenceService") as caller:
+            await caller.call(INFER, images(PHOTO))
+            assert engine.seen.pop() is Priority.BULK
+
+    run_with_quotas(scenario())
+
+
 def test_a_call_needs_a_key_where_http_does_and_health_does_not() -> None:
     """And limits of a key hold over both ports together, as they are counted in one place."""
 
@@ -379,7 +430,11 @@ def test_a_call_needs_a_key_where_http_does_and_health_does_not() -> None:
             assert int(dict(limited.trailing_metadata())["retry-after"]) > 1
             assert await caller.call(INFER, images(PHOTO), metadata=[("x-api-key", "secret")])
 
+    run_with_quotas(scenario())
+
+
+def run_with_quotas(scenario: Coroutine[Any, Any, None]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the file of the quotas is for the life of a server
-        asyncio.run(scenario())
+        asyncio.run(scenario)
         gc.collect()

@@ -91,3 +91,19 @@ def test_a_failure_gives_its_pixels_back() -> None:
             raise ValueError("decoding failed")
     except ValueError:
         assert budget.held == 0
+
+
+def test_what_is_held_of_a_share_is_held_of_the_whole_and_leaves_the_rest() -> None:
+    whole = PixelBudget(10)
+    share, order = PixelBudget(7, of=whole), list[int]()
+    with share.hold(6):
+        assert (share.held, whole.held) == (6, 6)
+        waiting, release = hold_in_thread(share, 2, order, 2)
+        with whole.hold(4):
+            assert eventually(lambda: len(share._line) == 1)
+            assert order == []
+    assert eventually(lambda: order == [2])
+    assert (share.held, whole.held) == (2, 2)
+    release.set()
+    waiting.join(10)
+    assert (share.held, whole.held) == (0, 0)

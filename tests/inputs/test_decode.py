@@ -27,8 +27,8 @@ from tests.pictures import encode, encoded, jpeg, photo, png
 # Pillow's warnings about odd files are ignored in a process that serves, and errors in a process that tests.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
-LIMITS = DecodeLimits(max_pixels=64_000_000, budget=PixelBudget(128_000_000))
-FAST = DecodeLimits(max_pixels=64_000_000, budget=PixelBudget(128_000_000), fast=True)
+LIMITS = DecodeLimits(max_pixels=64_000_000, max_side=65_535, budget=PixelBudget(128_000_000))
+FAST = DecodeLimits(max_pixels=64_000_000, max_side=65_535, budget=PixelBudget(128_000_000), fast=True)
 
 
 def array(image: Image.Image) -> npt.NDArray[np.int32]:
@@ -36,7 +36,7 @@ def array(image: Image.Image) -> npt.NDArray[np.int32]:
 
 
 def small_limits(max_pixels: int) -> DecodeLimits:
-    return DecodeLimits(max_pixels=max_pixels, budget=PixelBudget(10 * max_pixels))
+    return DecodeLimits(max_pixels=max_pixels, max_side=65_535, budget=PixelBudget(10 * max_pixels))
 
 
 # What it looks like
@@ -217,10 +217,10 @@ def test_a_limit_above_pillows_own_is_honoured() -> None:
     with pytest.raises(InvalidInput, match="20000×10000 is over"):
         decode_image(data, LIMITS)
     with pytest.raises(InvalidInput, match="20000×10000 is over the limit of 199"):
-        decode_image(data, DecodeLimits(199_000_000, PixelBudget(1)))
+        decode_image(data, DecodeLimits(199_000_000, 65_535, PixelBudget(1)))
     # Passes the size check and fails later: the pixels themselves would cost this test a gigabyte.
     with pytest.raises(InvalidInput, match="cut short"):
-        decode_image(data[:200], DecodeLimits(200_000_000, PixelBudget(1)))
+        decode_image(data[:200], DecodeLimits(200_000_000, 65_535, PixelBudget(1)))
 
 
 def text_bomb() -> bytes:
@@ -257,7 +257,7 @@ def test_the_budget_is_held_while_a_picture_is_in_hand_and_no_longer() -> None:
 
 
 def test_pictures_wait_for_each_other_when_the_budget_is_full() -> None:
-    limits = DecodeLimits(10_000, PixelBudget(64 * 48))
+    limits = DecodeLimits(10_000, 65_535, PixelBudget(64 * 48))
     done = threading.Event()
 
     def decode() -> None:
@@ -360,7 +360,7 @@ def test_a_picture_takes_little_memory_on_its_way(mode: str, most: int) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from iei.inputs import decode; from iei.inputs.budget import PixelBudget\n"
-        "data, limits = sys.stdin.buffer.read(), decode.DecodeLimits(10**8, PixelBudget(10**8))\n"
+        "data, limits = sys.stdin.buffer.read(), decode.DecodeLimits(10**8, 10**5, PixelBudget(10**8))\n"
         "taken = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
         "before = taken()\n"
         "with decode.decoded(data, limits) as image: width, height = image.size\n"
@@ -376,7 +376,7 @@ def test_a_picture_takes_little_memory_on_its_way(mode: str, most: int) -> None:
 def test_a_worker_that_decodes_loads_no_torch_and_no_other_parser() -> None:
     program = (
         "import sys; from iei.inputs import decode, geometry, sources; from iei.inputs.budget import PixelBudget\n"
-        "limits = decode.DecodeLimits(10**6, PixelBudget(10**6))\n"
+        "limits = decode.DecodeLimits(10**6, 10**5, PixelBudget(10**6))\n"
         "with decode.decoded(sys.stdin.buffer.read(), limits) as image: size = image.size\n"
         "print(size, [name for name in sys.modules if name in ('torch', 'transformers', 'PIL.EpsImagePlugin')])"
     )

@@ -22,6 +22,7 @@ import uvloop
 from iei.errors import InvalidInput, StartupError
 from iei.inputs.addresses import UrlPolicy
 from iei.inputs.fetch import Fetcher
+from iei.priority import PRIORITY, Priority
 
 LIMIT = 100_000
 PUBLIC = "93.184.215.14"
@@ -605,6 +606,32 @@ def test_a_url_is_not_to_blame_for_those_ahead_of_it(run: Run, monkeypatch: pyte
                     return body
 
             assert await asyncio.gather(*(fetched() for _ in range(5))) == [b"pixels"] * 5
+            await fetcher.aclose()
+
+    run(work())
+
+
+def test_bulk_leaves_downloads_to_what_is_urgent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iei.inputs.fetch.MAX_DOWNLOADS", 4)
+
+    async def work() -> None:
+        async with internet({"/": answer()}) as world:
+            fetcher = world.fetcher()
+            done = asyncio.Event()
+
+            async def keep() -> None:
+                async with fetcher.fetched("http://example.com/"):
+                    await done.wait()
+
+            PRIORITY.set(Priority.BULK)
+            bulk = [asyncio.create_task(keep()) for _ in range(5)]
+            PRIORITY.set(Priority.INTERACTIVE)
+            await asyncio.sleep(0)  # they have taken what they may have
+            async with asyncio.timeout(20), fetcher.fetched("http://example.com/") as body:
+                assert body == b"pixels"
+            assert not any(task.done() for task in bulk)
+            done.set()
+            await asyncio.gather(*bulk)
             await fetcher.aclose()
 
     run(work())

@@ -23,7 +23,7 @@ from iei.models.spec import Geometry
 from tests.inputs.decoding import decode_image
 from tests.pictures import encode, encoded, photo, photos
 
-LIMITS = DecodeLimits(64_000_000, PixelBudget(64_000_000))
+LIMITS = DecodeLimits(64_000_000, 65_535, PixelBudget(64_000_000))
 
 EXACT = Geometry(resize="exact", height=224, width=224, resample=2)
 CROPPED = Geometry(resize="short_side", height=256, width=256, resample=3, crop=(224, 224))

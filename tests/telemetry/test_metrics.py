@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def test_a_queue_is_zero_before_anybody_has_asked() -> None:
     app = app_around(InProcessEngine(KnownRuntime()), models=f"{SPEC.name}=org/vit,other=org/other")
     with TestClient(app) as client:
         text = client.get("/metrics").text
-    assert samples(text, "iei_inputs_waiting") == {(SPEC.name, "interactive"): 0, ("other", "interactive"): 0}
+    both = itertools.product((SPEC.name, "other"), ("interactive", "bulk"))
+    assert samples(text, "iei_inputs_waiting") == dict.fromkeys(both, 0)
     assert samples(text, "iei_drain_seconds") == {(SPEC.name,): 0, ("other",): 0}
     assert samples(text, "te_queue_size") == {(): 0}
 
