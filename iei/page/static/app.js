@@ -72,6 +72,7 @@ async function attempt(action) {
 
 function showModel({ info }) {
   if (!info) return;
+  document.body.removeAttribute("data-waiting");
   document.title = `IEI: ${info.model_name}`;
   const takes = info.modalities.map((name) => (name === "image" ? "pictures" : "texts")).join(" and ");
   $("facts").textContent =
