@@ -35,11 +35,13 @@ async function score() {
     .map((label) => label.trim())
     .filter(Boolean);
   const scored = pictures();
+  const { info } = state;
   $("scoring").textContent = "Scoring …";
   try {
-    const answers = await classify(state.info.model_name, scored, labels, $("template").value);
+    const answers = await classify(info.model_name, scored, labels, $("template").value);
+    if (state.info !== info) return; // another model was chosen meanwhile
     $("scores").replaceChildren(...scored.map((item, at) => card(item, answers[at])));
-    $("scoring").textContent = MEANINGS[state.info.zero_shot];
+    $("scoring").textContent = MEANINGS[info.zero_shot];
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     $("scoring").textContent = error.message;
