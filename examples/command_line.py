@@ -13,14 +13,16 @@ EXTENSIONS = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that all examples have: `paths` and `--url`."""
+    """The arguments that all examples have: `paths`, `--url` and `--retry`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", type=Path, metavar="file or folder", help="default: some drawings")
+    parser.add_argument("--url", default="http://localhost:8000", help="the server (default: %(default)s)")
     parser.add_argument(
-        "--url",
-        type=lambda url: url.rstrip("/"),
-        default="http://localhost:8000",
-        help="the server (default: %(default)s)",
+        "--retry",
+        type=float,
+        default=10,
+        metavar="SECONDS",
+        help="how long to try again while the server is busy or away (default: %(default)s)",
     )
     return parser
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Sequence
 
-import httpx
 import numpy as np
 
-TIMING_HEADERS = {
-    "total": "x-total-time",
-    "preprocess": "x-preprocess-time",
-    "queue": "x-queue-time",
-    "inference": "x-inference-time",
-}
+from iei.client import ClientError, InputError, ServerError, Unreachable
+
 TABLE_ROWS = 10
 NAME_WIDTH = 28
 
 
-def timing(response: httpx.Response) -> str:
-    """Time as seen from here, and as the server reports it in its headers: `34.1 ms (server: total 30.2, …)`."""
-    reported = [
-        f"{name} {response.headers[header]}" for name, header in TIMING_HEADERS.items() if header in response.headers
-    ]
-    seen = f"{response.elapsed.total_seconds() * 1e3:.1f} ms"
-    return f"{seen} (server: {', '.join(reported)})" if reported else seen
+def show_times() -> None:
+    """Prints a line for each request: time as seen from here, and as the server reports it; and what is tried again."""
+    log = logging.getLogger("iei.client")
+    log.setLevel(logging.DEBUG)
+    log.addHandler(logging.StreamHandler(sys.stdout))
 
 
 def total(count: int, seconds: float) -> str:
@@ -43,30 +38,19 @@ def cosine_table(names: Sequence[str], embeddings: np.ndarray) -> str:
     return "\n".join(lines)
 
 
-def explain(error: httpx.HTTPError | httpx.InvalidURL, url: str, names: Sequence[str] = ()) -> str:
-    """One sentence on why a request failed. `names`: of the pictures in it."""
+def explain(error: ClientError | ValueError, names: Sequence[str] = ()) -> str:
+    """One sentence on why it failed. `names`: of the pictures."""
     match error:
-        case httpx.HTTPStatusError():
-            return f"The server answers {error.response.status_code}: {_reason(error.response, names)}"
-        case httpx.TimeoutException():
-            return f"The server at {url} did not answer in time."
-        case httpx.InvalidURL() | httpx.UnsupportedProtocol():
-            return f"{url} is not the address of a server: give --url a form like http://localhost:8000."
-        case httpx.ConnectError():
-            return f"No server answers at {url}: start one with `iei serve --demo`, or name another with --url."
+        case InputError():
+            return "; ".join(f"{names[index]}: {message}" for index, message in error.errors.items())
+        case ServerError():
+            return f"The server answers {error}"
+        case Unreachable():
+            message = str(error)
+            advice = "Start one with `iei serve --demo`, or name another with --url."
+            return f"{message[0].upper()}{message[1:]}. {advice}"
         case _:
-            return f"The connection to {url} broke: {error!r}."
-
-
-def _reason(response: httpx.Response, names: Sequence[str]) -> str:
-    """The message of an error response; where it speaks of `inputs[3]`, it is the fourth picture that is meant."""
-    try:
-        reason = str(response.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        return response.text[:200] or response.reason_phrase
-    for index, name in enumerate(names):
-        reason = reason.replace(f"inputs[{index}]", name)
-    return reason
+            return str(error)
 
 
 def _short(name: str) -> str:

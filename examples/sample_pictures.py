@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +18,6 @@ class Picture:
     name: str
     data: bytes
     """The encoded file."""
-
-    @property
-    def base64(self) -> str:
-        """The encoded file as the server takes it."""
-        return base64.b64encode(self.data).decode()
 
 
 def drawings() -> list[Picture]:

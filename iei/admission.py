@@ -38,9 +38,7 @@ class Admission:
             raise InvalidField(
                 f"{field} has {count} items, over the limit of {self._settings.max_inputs} (IEI_MAX_INPUTS)", field
             )
-        line = self._lines[PRIORITY.get()]
-        if line.inputs and line.inputs + count > line.most:
-            raise Overloaded(f"{line.inputs} {line.message}: try again later")
+        line = self._line_for(count)
         quota = SENDER.get()
         with quota.taken(count, field) if quota else nullcontext():
             line.inputs += count
@@ -48,6 +46,20 @@ class Admission:
                 yield
             finally:
                 line.inputs -= count
+
+    def check(self) -> None:
+        """What a request can be told before its body is read: that not even one input would be taken on.
+
+        Raises:
+            Overloaded: the line of its priority is full.
+        """
+        self._line_for(1)
+
+    def _line_for(self, count: int) -> _InWork:
+        line = self._lines[PRIORITY.get()]
+        if line.inputs and line.inputs + count > line.most:
+            raise Overloaded(f"{line.inputs} {line.message}: try again later")
+        return line
 
 
 @dataclass(slots=True)

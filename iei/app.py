@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Scope
 
 from iei import __version__
@@ -34,6 +35,7 @@ from iei.middleware.model_prefix import ModelPrefix
 from iei.middleware.priority import Prioritize
 from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
+from iei.middleware.turn_away import TurnAway
 from iei.models.catalog import DEMO, Catalog
 from iei.page import site
 from iei.service import EmbeddingService
@@ -128,6 +130,7 @@ def create_app(
             Middleware(AnswerErrors, respond=respond),
             *guard,
             Middleware(Prioritize, rule=PriorityRule(settings.requests.bulk_routes)),
+            Middleware(TurnAway, check=service.check_room),
             Middleware(CancelWhenGone),
             Middleware(Unpack),
             Middleware(BodyLimits, settings=settings.body),
@@ -184,7 +187,20 @@ async def _raise_as_iei_error(request: Request, error: Exception) -> NoReturn:
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
     message = f"{error.detail}: {request.method} {path}; the routes are listed at /docs"
-    raise RouteError(message, error.status_code, error.headers or {}) from error
+    headers = {"allow": _methods(request)} if error.status_code == 405 else error.headers or {}
+    raise RouteError(message, error.status_code, headers) from error
+
+
+def _methods(request: Request) -> str:
+    """The methods that this path has. Starlette names only those of the first of its routes."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.routes
+    return ", ".join(
+        method for method, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )
+
+
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def _response(body: bytes, error: IEIError) -> Response:

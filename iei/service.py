@@ -91,6 +91,10 @@ class EmbeddingService:
         self._is_draining = False
         preparer.keep(engine.default)
 
+    def check_room(self) -> None:
+        """Raises Overloaded if a request of the current priority would be refused, however few inputs it had."""
+        self._admission.check()
+
     async def start(self) -> None:
         """Opens what belongs to a worker: called once, on the event loop that serves requests."""
         await self._preparer.start()

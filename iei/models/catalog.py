@@ -97,8 +97,23 @@ def read_catalog(settings: ModelSettings, mounted: Path = MOUNTED) -> Catalog:
 
     Raises:
         StartupError: two models have the same name, a name has no model, a revision is set for several models, or the
-            allow-list file is missing.
+            allow-list file is missing, or a path can't be looked at.
     """
+    try:
+        entries = _entries(settings, mounted)
+    except OSError as error:  # no right to enter a folder, or an id that is longer than any name of a file
+        raise StartupError(f"{error.filename!r} can't be read: {error.strerror}.") from None
+    names = [entry.name for entry in entries]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise StartupError(f"Two models are called {', '.join(sorted(twice))}: rename one of them (name=id).")
+    trained = set(_lines(settings.matryoshka.replace(",", "\n")))
+    if unknown := trained.difference(names):
+        raise StartupError(f"IEI_MATRYOSHKA names {', '.join(sorted(unknown))}; there are: {', '.join(names)}.")
+    return Catalog(tuple(replace(entry, matryoshka=entry.name in trained) for entry in entries))
+
+
+def _entries(settings: ModelSettings, mounted: Path) -> tuple[CatalogEntry, ...]:
+    """The models that the settings name, and after them those of the allow-list file that they don't."""
     named = [_parsed(line) for line in _lines(settings.models.replace(",", "\n"))]
     listed = [_parsed(line) for line in _lines(_allow_list(settings))]
     chosen = _chosen(settings, mounted)
@@ -113,14 +128,7 @@ def read_catalog(settings: ModelSettings, mounted: Path = MOUNTED) -> Catalog:
     elif settings.revision:
         raise StartupError("IEI_REVISION is for one model: where several are listed, write name=id@revision.")
     known = {(entry.name, entry.id) for entry in named}
-    entries = (*named, *(entry for entry in listed if (entry.name, entry.id) not in known))
-    names = [entry.name for entry in entries]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise StartupError(f"Two models are called {', '.join(sorted(twice))}: rename one of them (name=id).")
-    trained = set(_lines(settings.matryoshka.replace(",", "\n")))
-    if unknown := trained.difference(names):
-        raise StartupError(f"IEI_MATRYOSHKA names {', '.join(sorted(unknown))}; there are: {', '.join(names)}.")
-    return Catalog(tuple(replace(entry, matryoshka=entry.name in trained) for entry in entries))
+    return (*named, *(entry for entry in listed if (entry.name, entry.id) not in known))
 
 
 def served_name(model_id: str) -> str:

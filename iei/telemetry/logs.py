@@ -15,6 +15,8 @@ from iei.settings import LogSettings
 OURS = "iei"
 THEIRS = ("gunicorn.error", "uvicorn.error", "py.warnings", "asyncio", "opentelemetry")
 """Loggers of others, whose lines get the same form. Their levels stay theirs."""
+QUIET = ("python_multipart",)
+"""Loggers with a line for each bad byte of a stranger's form, which is answered 400: they are heard from `error` on."""
 
 
 @runtime_checkable
@@ -40,6 +42,8 @@ def configure(settings: LogSettings) -> None:
         for each in theirs.handlers:  # where their lines go was decided by whoever started gunicorn
             each.setFormatter(handler.formatter)
         theirs.propagate = False
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
     logging.captureWarnings(settings.log_format == "json")
 
 

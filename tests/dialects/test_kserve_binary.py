@@ -33,16 +33,6 @@ def test_bytes_are_those_of_tritonclient(elements: list[bytes]) -> None:
     assert list(deserialize_bytes_tensor(encode_bytes(elements))) == elements
 
 
-@given(st.binary(max_size=64), st.integers(0, 10))
-def test_any_bytes_are_elements_or_refused(content: bytes, count: int) -> None:
-    try:
-        decoded = decode_bytes(memoryview(content), count)
-    except MalformedBody:
-        return
-    assert len(decoded) == count
-    assert encode_bytes(decoded) == content
-
-
 @given(elements.filter(bool), st.data())
 def test_a_cut_or_lengthened_tensor_is_refused(elements: list[bytes], data: st.DataObject) -> None:
     whole = encode_bytes(elements)

@@ -103,3 +103,14 @@ def test_a_wrong_method_is_told_in_the_form_of_the_route(client: TestClient, pat
     response = client.delete(path)
     assert (response.status_code, response.json().keys()) == (405, ERROR_FIELDS[path])
     assert "POST" in response.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/", "GET, HEAD, POST"), ("/v1/models/a:predict", "GET, POST"), ("/embed", "POST"), ("/health", "GET, HEAD")],
+)
+def test_all_methods_of_a_path_are_named_whichever_routes_they_are_of(
+    client: TestClient, path: str, methods: str
+) -> None:
+    response = client.put(path)
+    assert (response.status_code, response.headers["allow"]) == (405, methods)

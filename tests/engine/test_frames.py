@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +14,6 @@ from iei.engine.frames import (
     Frame,
     FrameBuffer,
     Hello,
-    Kind,
     Reply,
     Slot,
     Submit,
@@ -72,18 +69,6 @@ def test_a_frame_arrives_as_it_was_sent(frame: Frame) -> None:
     received = unpack(frame.pack())
     assert type(received) is type(frame)
     assert received == frame
-
-
-@given(st.binary(max_size=2 * FRAME_BYTES) | st.binary(min_size=FRAME_BYTES, max_size=FRAME_BYTES))
-def test_any_bytes_are_a_frame_or_a_value_error(noise: bytes) -> None:
-    with contextlib.suppress(ValueError):
-        unpack(noise)
-
-
-@given(kind=st.sampled_from(Kind), rest=st.binary(min_size=FRAME_BYTES - 1, max_size=FRAME_BYTES - 1))
-def test_any_fields_are_a_frame_or_a_value_error(kind: Kind, rest: bytes) -> None:
-    with contextlib.suppress(ValueError):
-        unpack(bytes([kind]) + rest)
 
 
 @pytest.mark.parametrize(

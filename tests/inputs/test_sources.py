@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import base64
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iei.errors import EmptyInput, IEIError, InvalidInput
-from iei.inputs.sources import decode_base64, encoded_bytes, kind_of
+from iei.inputs.sources import encoded_bytes, kind_of
 from tests.pictures import base64_of, data_uri
 
 LIMIT = 1000
@@ -36,15 +34,6 @@ def test_what_was_encoded_comes_back(data: bytes) -> None:
     assert encoded_bytes(base64_of(data), LIMIT) == data
     assert encoded_bytes(data_uri(data), LIMIT) == data
     assert encoded_bytes(f"Data:IMAGE/png;name=a.png;BASE64,{base64_of(data)}", LIMIT) == data
-
-
-@given(st.text(max_size=50))
-def test_any_text_decodes_or_is_refused(text: str) -> None:
-    try:
-        data = decode_base64(text, LIMIT)
-    except (EmptyInput, InvalidInput):
-        return
-    assert base64.b64encode(data).decode()[: len(text) - 4] == text[:-4]
 
 
 @pytest.mark.parametrize(

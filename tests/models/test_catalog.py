@@ -144,3 +144,11 @@ def test_cloud_storage_is_refused_unless_a_model_is_set(allow_list: Path) -> Non
     assert ids(catalog(artifacts="gs://bucket/model", model="org/vit")) == ("org/vit",)
     assert ids(catalog(artifacts="gs://bucket/model", models="a=org/vit")) == ("org/vit",)
     assert catalog(artifacts="gs://bucket/model", supported_models=allow_list).names
+
+
+@pytest.mark.parametrize(
+    "settings", [{"model": "a" * 300}, {"models": f"a={'b' * 300}"}, {"supported_models": "c" * 300}]
+)
+def test_a_path_that_cannot_be_looked_at_stops_the_start(settings: dict[str, Any]) -> None:
+    with pytest.raises(StartupError, match=r"can't be read: File name too long\.$"):
+        catalog(**settings)
