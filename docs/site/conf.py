@@ -27,7 +27,7 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 
 NAVIGATION = {
     "Start": ["Overview <self>", "/docs/README", "/docs/coming-from"],
-    "Use it": ["/docs/api/README", "/docs/client", "/docs/integrations", "/docs/vector-databases"],
+    "Use it": ["/docs/page", "/docs/api/README", "/docs/client", "/docs/integrations", "/docs/vector-databases"],
     "Choose a model": ["/docs/which-model", "/docs/models"],
     "Run it": ["/docs/operations", "/docs/configuration", "/docs/reliability", "/docs/benchmarks", "/SECURITY"],
     "Understand it": ["/docs/architecture", "/docs/decisions/README"],
@@ -48,6 +48,7 @@ root_doc = "README"
 include_patterns = ["*.md", "docs/**.md"]
 exclude_patterns = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "docs"]
 myst_heading_anchors = 4  # as GitHub makes them
+myst_enable_extensions = ["html_image"]  # <img> with a width, which Markdown has no form for
 suppress_warnings = ["misc.highlighting_failure"]  # JSON with … for what is left out
 
 html_theme = "furo"
