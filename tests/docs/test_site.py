@@ -73,6 +73,6 @@ def test_nothing_is_loaded_from_another_host(site: Path) -> None:
         assert loads.addresses, page
         for address in loads.addresses:
             assert not re.match(r"(https?:)?//", address), page
-            assert (page.parent / address.partition("?")[0]).exists(), (page, address)
+            assert (page.parent / re.split("[?#]", address)[0]).exists(), (page, address)
     for style in site.glob("**/*.css"):
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text()), style
