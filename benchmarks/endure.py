@@ -79,7 +79,7 @@ class Outcome:
     seen: str
     kept: bool
     """Whether that is what is promised."""
-    figures: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float | list[float]] = field(default_factory=dict)
 
 
 class Traffic(Load):
@@ -320,18 +320,26 @@ async def day(plan: Plan, model: Path) -> Outcome:
             started = time.perf_counter()
             while (elapsed := time.perf_counter() - started) < plan.day_s:
                 for process in server.processes():
-                    samples.setdefault(process.pid, []).append((elapsed, memory.pss_mib(process.pid)))
+                    samples.setdefault(process.pid, []).append((elapsed, memory.own_mib(process.pid)))
                 await asyncio.sleep(5)
         names = {process.pid: _role(server, process) for process in server.processes()}
-    growths = {pid: growth([size for at, size in sizes if at >= plan.settle_s]) for pid, sizes in samples.items()}
+    sizes = {pid: [size for at, size in series if at >= plan.settle_s] for pid, series in samples.items()}
+    growths = {pid: growth(series) for pid, series in sizes.items()}
     worst = max(growths, key=growths.__getitem__)
     failed = sum(count for status, count in counts.items() if status != 200)
+    minutes = {f"{names[pid]} {pid}, MiB by minute": by_minute(series) for pid, series in samples.items()}
     return Outcome(
-        f"{plan.day_s / 60:g} minutes at {rate:.0f} requests a second, {counts[200]} answered, {failed} failed; the "
-        f"process that grew most, a {names[worst]}, by {growths[worst]:.1%} of its memory",
+        f"{plan.day_s / 60:g} minutes at {rate:.0f} requests a second, {counts[200]} answered, {failed} failed; of all "
+        f"processes the {names[worst]} grew most, by {growths[worst]:.1%} of its memory, to {sizes[worst][-1]:.0f} MiB",
         failed == 0 and growths[worst] <= 0.05,
-        {"rate": rate, "answered": counts[200], "failed": failed, "worst_growth": growths[worst]},
+        {"rate": rate, "answered": counts[200], "failed": failed, "worst_growth": growths[worst], **minutes},
     )
+
+
+def by_minute(series: list[tuple[float, float]]) -> list[float]:
+    """The median size in each minute of a series of (seconds, MiB)."""
+    grouped = itertools.groupby(series, key=lambda sample: sample[0] // 60)
+    return [round(median(size for _, size in samples), 1) for _, samples in grouped]
 
 
 def growth(sizes: list[float]) -> float:

@@ -25,6 +25,12 @@ def pss_mib(pid: int) -> float:
     raise ValueError(f"/proc/{pid}/smaps_rollup has no Pss")
 
 
+def own_mib(pid: int) -> float:
+    """MiB that no other process has mapped: unlike PSS, it does not change when a process that shares pages ends."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
 def _role(process: psutil.Process, master_pid: int) -> str:
     if process.pid == master_pid:
         return "master"
