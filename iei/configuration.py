@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from iei.settings import SETTINGS, Setting
+from iei.settings import SETTINGS, Setting, choices
 
 PAGE = Path("docs/configuration.md")
 README = Path("README.md")
@@ -113,15 +113,9 @@ def _default(field: FieldInfo) -> str:
 
 def _values(field: FieldInfo) -> str:
     """The allowed values, as far as the field's type and bounds define them."""
-    if get_origin(field.annotation) is Literal:
-        return _alternatives(get_args(field.annotation))
-    if field.annotation in (bool, bool | None):
-        return _alternatives(("true", "false"))
+    if words := choices(field):
+        return ", ".join(f"`{word}`" for word in words)
     return ", ".join(f"{sign} {_number(bound)}" for sign, bound in _bounds(field.metadata))
-
-
-def _alternatives(words: Iterable[str]) -> str:
-    return ", ".join(f"`{word}`" for word in words)
 
 
 def _bounds(metadata: Iterable[Any]) -> Iterator[tuple[str, float]]:
