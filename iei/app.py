@@ -37,6 +37,7 @@ from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
 from iei.middleware.turn_away import TurnAway
 from iei.models.catalog import DEMO, Catalog
+from iei.page import site
 from iei.service import EmbeddingService
 from iei.serving.flag import SharedFlag
 from iei.settings import Settings
@@ -82,7 +83,8 @@ def create_app(
     service = EmbeddingService(engine, catalog, preparer, settings.requests, devices, counters)
     shows_metrics = not settings.server.metrics_bind and (keyring or settings.access.public_metrics is not False)
     state = server.dialect(service, client_limits(settings), counters if shows_metrics else None)
-    dialects = Dialects([*(make(service, settings.dialects) for make in DIALECTS), state])
+    page = [site.dialect()] if settings.access.page else []
+    dialects = Dialects([*(make(service, settings.dialects) for make in DIALECTS), *page, state])
 
     def respond(scope: Scope, error: IEIError) -> Response:
         return _response(dialects.owner(scope).error_body(error), error)

@@ -209,6 +209,8 @@ class AccessSettings(Group):
     """A file of API keys, one per line, `#` for comments. It is read again when it changes."""
     public_docs: bool | None = setting("Access", None, "IEI_PUBLIC_DOCS")
     """Whether `/docs`, `/redoc` and `/openapi.json` are shown without a key. Default: only if there are no keys."""
+    page: bool = setting("Access", True, "IEI_PAGE")
+    """Whether browsers get a page at `/` to try the server on (docs/page.md). Where there are keys, it asks for one."""
     public_metrics: bool | None = setting("Access", None, "IEI_PUBLIC_METRICS")
     """Whether `/metrics` is shown without a key. Default: only if there are no keys."""
     cors_origins: str = setting("Access", "", "IEI_CORS_ORIGINS")

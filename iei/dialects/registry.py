@@ -25,7 +25,7 @@ class Dialect:
     router: APIRouter | None = None
     """Routes that a guard, such as authentication, protects."""
     health_router: APIRouter | None = None
-    """Routes that report the state of the server. Guards let requests to them through."""
+    """Routes that report the state of the server, and others that hold no data. Guards let requests to them through."""
     prefix: str | None = None
     """Errors on paths that begin with this but match no route have this dialect's format."""
     about: str = ""

@@ -22,8 +22,8 @@ from iei.dialects.registry import Dialect
 from iei.dialects.tei_errors import EmbedError, error_body
 from iei.dialects.wire import json_response, model_of
 from iei.errors import Unhealthy
-from iei.models.catalog import served_name
-from iei.models.spec import POOLED, ROWS, ModelSpec
+from iei.models.catalog import DEMO, served_name
+from iei.models.spec import POOLED, ROWS, ImageTower, ModelSpec, Tower
 from iei.service import EmbeddingService
 from iei.telemetry.counters import Counters
 from iei.telemetry.exposition import CONTENT_TYPE, metrics_text
@@ -59,7 +59,7 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any], counters: Coun
     @health_routes.get("/", response_model=dict[str, str])
     async def root() -> Response:
         """Liveness, as clients of KServe V1, Ollama and immich ask for it: 200 if this worker responds."""
-        return json_response(b'{"status":"alive","message":"IEI"}')
+        return json_response(_ROOT)
 
     @health_routes.head("/health", include_in_schema=False)
     @health_routes.get("/health", response_model=dict[str, str | float])
@@ -78,6 +78,11 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any], counters: Coun
     return Dialect("Server", error_body, routes, health_routes, about="The state of the server.")
 
 
+_ROOT = orjson.dumps(
+    {"status": "alive", "message": "IEI", "info": "/info", "ready": "/health", "embed": "/embed", "routes": "/docs"}
+)
+"""What clients look for, and for people where to go on."""
+
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
@@ -88,11 +93,15 @@ def _described(spec: ModelSpec) -> dict[str, Any]:
         "model_name": spec.name,
         "revision": spec.revision,
         "model_type": spec.model_type,
+        "untrained": spec.id == DEMO,
         "modalities": spec.modalities,
         "dim": tower.outputs[tower.pooling],
         "pooling": tower.pooling,
-        "poolings": {name: dim for name, dim in tower.outputs.items() if name in POOLED},
+        "poolings": _poolings(tower),
         "rows": {name: dim for name, dim in tower.outputs.items() if name in ROWS},
+        "image": _image(spec.image) if spec.image else None,
+        "text": {"pooling": spec.text.pooling, "poolings": _poolings(spec.text)} if spec.text else None,
+        "zero_shot": spec.contrast.kind if spec.contrast else None,
         "max_input_length": spec.text.max_tokens if spec.text else None,
         "matryoshka": spec.matryoshka,
         "prompts": spec.text.prompts if spec.text else {},
@@ -100,4 +109,22 @@ def _described(spec: ModelSpec) -> dict[str, Any]:
         "device": spec.device,
         "runtime": spec.runtime,
         "max_batch": spec.max_batch,
+    }
+
+
+def _poolings(tower: Tower) -> dict[str, int]:
+    return {name: dim for name, dim in tower.outputs.items() if name in POOLED}
+
+
+def _image(tower: ImageTower) -> dict[str, Any]:
+    """How pictures are seen: what of them, and where each patch lies. Sizes are (height, width)."""
+    geometry = tower.geometry
+    rows, columns = (side // tower.stride for side in geometry.size)
+    return {
+        "pooling": tower.pooling,
+        "poolings": _poolings(tower),
+        "resize": geometry.resize,
+        "resized": (geometry.height, geometry.width),
+        "crop": geometry.crop,
+        "patches": (rows, columns) if rows * columns == tower.patches else None,
     }
