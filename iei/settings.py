@@ -25,6 +25,7 @@ from iei.models.spec import Pooling
 Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["none", "bitsandbytes-8bit", "bitsandbytes-4bit"]
+UrlTexts = Literal["warn", "refuse", "allow"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 Section = Literal[
@@ -125,12 +126,10 @@ class ServerSettings(Group):
     workers: int = setting("Server", 4, "IEI_WORKERS", ge=1)
     """Number of HTTP worker processes, which parse requests and decode images. They share one copy of the model."""
     bind: str = setting("Server", "0.0.0.0:8000", "IEI_BIND", pattern=_ADDRESS, form="host:port, or unix:/path")
-    """Address to listen on: `host:port`, `host`, `:port`, or `unix:/path`."""
+    """Address to listen on: `host:port`, one of them alone, or `unix:/path`."""
     host: str | None = setting("Server", None, "IEI_HOST", pattern=r"^[^/\s]+$", form="a name or an address")
     """The host to listen on, instead of the one of `IEI_BIND`."""
-    port: int | None = setting(
-        "Server", None, "IEI_PORT", "PORT", "IEI_VERTEX_PORT", "AIP_HTTP_PORT", ge=0, le=65535
-    )
+    port: int | None = setting("Server", None, "IEI_PORT", "PORT", "IEI_VERTEX_PORT", "AIP_HTTP_PORT", ge=0, le=65535)
     """The port to listen on, instead of the one of `IEI_BIND`: platforms such as Cloud Run set `PORT`, Vertex AI
     `AIP_HTTP_PORT`. 0: any that is free."""
     grpc_bind: str | None = setting("Server", None, "IEI_GRPC_BIND", pattern=_HOST_AND_PORT, form=_HOST_AND_PORT_FORM)
@@ -161,12 +160,20 @@ class ServerSettings(Group):
                 return self.bind
             name, value = ("host", self.host) if self.host is not None else ("port", self.port)
             raise StartupError(f"{said(name)}={value} has no meaning with {said('bind')}={self.bind}: unset one.")
-        found = re.fullmatch(rf"(?P<host>{_HOST}(?=:|$))?:?(?P<port>\d*)", self.bind)
-        assert found, self.bind  # it has matched the setting's pattern
-        host = self.host or found["host"] or "0.0.0.0"
+        host, port = _parts(self.bind)
+        host = self.host or host or "0.0.0.0"
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        port = self.port if self.port is not None else found["port"] or DEFAULT_PORT
-        return f"{host}:{port}"
+        return f"{host}:{port or DEFAULT_PORT if self.port is None else self.port}"
+
+
+def _parts(bind: str) -> tuple[str, str]:
+    """Host and port of `host:port`; empty where they are left out."""
+    if bind.isdecimal():
+        return "", bind
+    if bind.endswith("]") or ":" not in bind:
+        return bind, ""
+    host, _, port = bind.rpartition(":")
+    return host, port
 
 
 class LogSettings(Group):
@@ -208,7 +215,8 @@ class AccessSettings(Group):
     api_keys_file: Path | None = setting("Access", None, "IEI_API_KEYS_FILE")
     """A file of API keys, one per line, `#` for comments. It is read again when it changes."""
     public_docs: bool | None = setting("Access", None, "IEI_PUBLIC_DOCS")
-    """Whether `/docs`, `/redoc` and `/openapi.json` are shown without a key. Default: only if there are no keys."""
+    """Whether `/openapi.json` is sent without a key; if not, `/docs`, which shows it, asks for one. Default: only if there
+    are no keys. `false` on a server without keys hides both."""
     page: bool = setting("Access", True, "IEI_PAGE")
     """Whether browsers get a page at `/` to try the server on (docs/page.md). Where there are keys, it asks for one."""
     public_metrics: bool | None = setting("Access", None, "IEI_PUBLIC_METRICS")
@@ -247,7 +255,9 @@ class LoadOptions(Group):
 class EngineSettings(Group):
     """The engine processes, and the memory that workers share with them."""
 
-    device: str = setting("Computing", "auto", "IEI_DEVICE", pattern=rf"^(auto|{_DEVICE}(,{_DEVICE})*)$", form=_DEVICE_FORM)
+    device: str = setting(
+        "Computing", "auto", "IEI_DEVICE", pattern=rf"^(auto|{_DEVICE}(,{_DEVICE})*)$", form=_DEVICE_FORM
+    )
     """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`; for a list (`cuda:0,cuda:1`), one engine runs on each device."""
     max_loaded_models: int = setting("Models", 2, "IEI_MAX_LOADED_MODELS", ge=1)
     """Most models in memory at the same time. To load another one, the least recently used model is unloaded."""
@@ -293,9 +303,18 @@ class RequestSettings(Group):
     """Most inputs that one worker processes or queues; further requests are answered 429."""
     max_queue_bulk: int | None = setting("Requests", None, "IEI_MAX_QUEUE_BULK", ge=1)
     """The same for inputs of bulk requests, which are counted by themselves. Default: as `IEI_MAX_QUEUE`."""
-    bulk_routes: str = setting("Requests", "", "IEI_BULK_ROUTES", pattern=rf"^({_PATH}(,{_PATH})*)?$", form="paths that begin with /, with commas between")
+    bulk_routes: str = setting(
+        "Requests",
+        "",
+        "IEI_BULK_ROUTES",
+        pattern=rf"^({_PATH}(,{_PATH})*)?$",
+        form="paths that begin with /, with commas between",
+    )
     """Paths, separated by commas, whose requests are bulk unless they say `X-IEI-Priority: interactive`; each with the
     paths below it. `/`: all (docs/operations.md)."""
+    url_texts: UrlTexts = setting("Requests", "warn", "IEI_URL_TEXTS")
+    """What becomes of a URL without `modality`, which a model for images and texts takes for a text: it is embedded with
+    a `warn`ing (x-iei-warning), or `refuse`d, or `allow`ed."""
     request_timeout_s: float = setting("Requests", 300.0, "IEI_REQUEST_TIMEOUT_S", gt=0)
     """Inputs that have not reached the model this many seconds after their request arrived are dropped: 429."""
 
@@ -534,7 +553,9 @@ def _fault(setting: Setting, fault: ErrorDetails, given: Container[str]) -> str:
     elif setting.form and fault["type"] == "string_pattern_mismatch":
         wanted = f"must be {setting.form}"
     else:
-        wanted = _WANTED.get(fault["type"]) or fault["msg"].replace("Input should", "must").removeprefix("Value error, ")
+        wanted = _WANTED.get(fault["type"]) or fault["msg"].replace("Input should", "must").removeprefix(
+            "Value error, "
+        )
     return f"{said(setting.name, given)}={fault['input']!r}: {wanted}"
 
 

@@ -98,4 +98,6 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         default: Any = "none" if setting.field.default is None else setting.field.default
         meaning = " ".join((setting.field.description or "").split())
         text = f"{meaning} [{', '.join(setting.variables)}; default: {default}]"
-        group.add_argument(setting.flag, help=text.replace("%", "%%"), metavar="|".join(choices(setting.field)) or "VALUE")
+        group.add_argument(
+            setting.flag, help=text.replace("%", "%%"), metavar="|".join(choices(setting.field)) or "VALUE"
+        )
