@@ -3,7 +3,7 @@
     uv run python -m benchmarks.endure             # about 50 minutes; writes benchmarks/results/endure.json and
                                                    # the table of docs/reliability.md
     uv run python -m benchmarks.endure --quick     # some minutes: few kills and a short day; keeps no figures
-    uv run python -m benchmarks.endure --only burst disk
+    uv run python -m benchmarks.endure --only burst disk    # writes the rows of these
 
 Each trial starts a server of its own, with the model and the photos of `benchmarks.throughput`, and keeps sending while
 the thing happens. A trial says what it saw, and whether that is what docs/reliability.md promises; the exit status is 1
@@ -27,11 +27,12 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -41,7 +42,7 @@ import uvloop
 
 from benchmarks import machine, memory
 from benchmarks.load import Connection, Load, request
-from benchmarks.report import replace_section, table
+from benchmarks.report import replace_section
 from benchmarks.throughput import progress
 from benchmarks.workload import bodies, write_model
 from tests.servers import ROOT, Server, ServerDied, serve
@@ -509,20 +510,32 @@ def try_all(plan: Plan, names: list[str]) -> dict[str, Outcome]:
     return outcomes
 
 
-def summary(outcomes: dict[str, Outcome]) -> str:
+def noted(outcomes: dict[str, Outcome]) -> dict[str, dict[str, Any]]:
+    """All outcomes that are written down, after these have been: trials can be made one by one."""
+    results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    where = {"date": f"{datetime.now(UTC):%Y-%m-%d}", **machine.describe()}
+    results |= {name: {**asdict(outcome), "where": where} for name, outcome in outcomes.items()}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    return {name: results[name] for name in TRIALS if name in results}
+
+
+def summary(results: dict[str, dict[str, Any]]) -> str:
     """The table, and what it was measured on."""
-    where = machine.describe()
     rows = [
-        [name, (TRIALS[name].__doc__ or "").strip(), outcome.seen, "yes" if outcome.kept else "no"]
-        for name, outcome in outcomes.items()
+        [name, (TRIALS[name].__doc__ or "").strip(), result["seen"], "yes" if result["kept"] else "**no**"]
+        for name, result in results.items()
     ]
-    versions = ", ".join(f"{name} {value}" for name, value in where.items() if name not in ("cpu", "cores"))
-    return "\n\n".join(
-        [
-            f"{datetime.now(UTC):%Y-%m-%d}, {where['cpu']}, {where['cores']} cores; {versions}.",
-            table(["trial", "what happens", "seen", "kept"], rows),
-        ]
-    )
+    places = {
+        f"{where['date']}, {where['cpu']}, {where['cores']} cores; python {where['python']}, torch {where['torch']}."
+        for where in (result["where"] for result in results.values())
+    }
+    return "\n\n".join([*sorted(places), plain_table(["trial", "what happens", "seen", "kept"], rows)])
+
+
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of sentences, which no column would be wide enough for."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:
@@ -534,11 +547,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     outcomes = try_all(QUICK if arguments.quick else Plan(), arguments.only)
-    print(summary(outcomes))
-    if not arguments.quick and set(arguments.only) == set(TRIALS):
-        results = {name: asdict(outcome) for name, outcome in outcomes.items()}
-        RESULTS.write_text(json.dumps({"machine": machine.describe(), "trials": results}, indent=1) + "\n")
-        replace_section(PAGE, "endure", summary(outcomes))
+    if not arguments.quick:
+        replace_section(PAGE, "endure", summary(noted(outcomes)))
     sys.exit(not all(outcome.kept for outcome in outcomes.values()))
 
 

@@ -190,11 +190,13 @@ class LogSettings(Group):
 class TraceSettings(Group):
     """Where traces are sent. OpenTelemetry's SDK reads its other variables itself."""
 
-    otlp_endpoint: str | None = setting("Operation", None, "OTEL_EXPORTER_OTLP_ENDPOINT")
+    otlp_endpoint: str | None = setting("Operation", None, "IEI_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     """URL of an OpenTelemetry collector that takes OTLP over HTTP (extra `otel`). Default: there are no traces."""
-    otlp_traces_endpoint: str | None = setting("Operation", None, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    otlp_traces_endpoint: str | None = setting(
+        "Operation", None, "IEI_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    )
     """The same for traces alone, with the path, such as `http://collector:4318/v1/traces`."""
-    otel_disabled: bool = setting("Operation", False, "OTEL_SDK_DISABLED")
+    otel_disabled: bool = setting("Operation", False, "IEI_OTEL_DISABLED", "OTEL_SDK_DISABLED")
     """No traces, whatever endpoints are set."""
 
     @property
