@@ -43,11 +43,13 @@ _INTRODUCTION = """\
 
 Every setting is an environment variable, and a flag of `iei serve` and `iei embed`: `IEI_MAX_BATCH` is `--max-batch`.
 Only `IEI_API_KEYS` is no flag: every user of a machine can read the arguments of its processes.
-A flag overrides a variable; an empty variable counts as unset. The server does not start if a value is invalid, or if
-two variables of the same setting have different values; the error message names the variables.
+A flag overrides a variable; an empty variable counts as unset. Words are read in any case. A variable that begins with
+`IEI_` and is not here is ignored, with a warning that has the nearest name. The server does not start if a value is
+invalid, or if two variables of the same setting have different values; the error message names the variables.
 
 When gunicorn or uvicorn is started directly instead of by `iei serve`, the number of workers, the address and the
-graceful timeout come from *its* options, and `IEI_WORKERS`, `IEI_BIND` and `IEI_GRACEFUL_TIMEOUT_S` have no effect.
+graceful timeout come from *its* options, and `IEI_WORKERS`, `IEI_BIND`, `IEI_HOST`, `IEI_PORT` and
+`IEI_GRACEFUL_TIMEOUT_S` have no effect.
 `IEI_TLS_CERT` and `IEI_TLS_KEY` are refused then. All other settings apply however the server is started."""
 _OTHERS = """\
 ## Variables of other libraries

@@ -217,8 +217,8 @@ class AccessSettings(Group):
     api_keys_file: Path | None = setting("Access", None, "IEI_API_KEYS_FILE")
     """A file of API keys, one per line, `#` for comments. It is read again when it changes."""
     public_docs: bool | None = setting("Access", None, "IEI_PUBLIC_DOCS")
-    """Whether `/openapi.json` is sent without a key; if not, `/docs`, which shows it, asks for one. Default: only if there
-    are no keys. `false` on a server without keys hides both."""
+    """Whether `/openapi.json` is sent without a key; if not, `/docs`, which shows it, asks for one. Default: only if
+    there are no keys. `false` on a server without keys hides both."""
     page: bool = setting("Access", True, "IEI_PAGE")
     """Whether browsers get a page at `/` to try the server on (docs/page.md). Where there are keys, it asks for one."""
     public_metrics: bool | None = setting("Access", None, "IEI_PUBLIC_METRICS")
@@ -315,8 +315,8 @@ class RequestSettings(Group):
     """Paths, separated by commas, whose requests are bulk unless they say `X-IEI-Priority: interactive`; each with the
     paths below it. `/`: all (docs/operations.md)."""
     url_texts: UrlTexts = setting("Requests", "warn", "IEI_URL_TEXTS")
-    """What becomes of a URL without `modality`, which a model for images and texts takes for a text: it is embedded with
-    a `warn`ing (x-iei-warning), or `refuse`d, or `allow`ed."""
+    """What becomes of a URL without `modality`, which a model for images and texts takes for a text: it is embedded
+    with a `warn`ing (x-iei-warning), or `refuse`d, or `allow`ed."""
     request_timeout_s: float = setting("Requests", 300.0, "IEI_REQUEST_TIMEOUT_S", gt=0)
     """Inputs that have not reached the model this many seconds after their request arrived are dropped: 429."""
 

@@ -81,13 +81,17 @@ def test_what_is_wrong_with_a_value_is_said_in_words(name: str) -> None:
 
 
 def test_the_words_that_are_allowed_are_named() -> None:
-    with pytest.raises(StartupError, match="^--log-level='loud': must be debug, info, warning or error$"):
+    with pytest.raises(StartupError, match=r"^--log-level='loud': must be debug, info, warning or error$"):
         read_settings(log_level="loud")
 
 
 @pytest.mark.parametrize(
     ("variable", "nearest"),
-    [("IEI_WORKER", "did you mean IEI_WORKERS?"), ("IEI_MODEl", "did you mean IEI_MODEL?"), ("IEI_X", "lists the settings")],
+    [
+        ("IEI_WORKER", "did you mean IEI_WORKERS?"),
+        ("IEI_MODEl", "did you mean IEI_MODEL?"),
+        ("IEI_X", "lists the settings"),
+    ],
 )
 def test_a_name_that_is_no_setting_is_told_with_the_nearest_one(
     variable: str, nearest: str, monkeypatch: pytest.MonkeyPatch

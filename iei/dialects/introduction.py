@@ -39,8 +39,8 @@ curl http://localhost:8000/embed{key} -H 'Content-Type: application/json' \\
     -d '{{"inputs": "{sample}"}}'
 ```
 
-Each group below is the API of one kind of client. They all lead to the same vectors, so take the one that your client speaks,
-and give it this server's address as its base URL.
+Each group below is the API of one kind of client. They all lead to the same vectors, so take the one that your client
+speaks, and give it this server's address as its base URL.
 
 | group | for whom |
 |---|---|

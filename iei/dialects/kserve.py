@@ -94,8 +94,8 @@ def _check_route(service: EmbeddingService, path: str) -> None:
         with suppress(ModelNotFound):
             name, rest = service.resolve(path[:at]), path[at:]
             raise RouteError(
-                f"Not Found: the model {name!r} has no {rest[:100]!r}; below /v2/models/{name} there are /ready, /infer and "
-                f"/versions/{VERSION}",
+                f"Not Found: the model {name!r} has no {rest[:100]!r}; below /v2/models/{name} there are /ready, "
+                f"/infer and /versions/{VERSION}",
                 404,
                 {},
             )

@@ -54,7 +54,15 @@ def url_warnings(items: Iterable[Input], spec: ModelSpec, urls: UrlTexts) -> tup
 _URL = re.compile(r"https?://\S+$", re.IGNORECASE)
 _ADVICE = "send `modality: image` for the pictures there, or `modality: text` (IEI_URL_TEXTS)"
 
-_FORMATS = {"/9j/": "jpeg", "iVBO": "png", "R0lG": "gif", "UklG": "webp", "SUkq": "tiff", "TU0A": "tiff", "AAAA": "avif"}
+_FORMATS = {
+    "/9j/": "jpeg",
+    "iVBO": "png",
+    "R0lG": "gif",
+    "UklG": "webp",
+    "SUkq": "tiff",
+    "TU0A": "tiff",
+    "AAAA": "avif",
+}
 """The first characters of a file in base64 → its format."""
 _PICTURE = re.compile(
     r"(/9j/|iVBORw0KGgo|R0lGODlh|R0lGODdh|UklGR.{6}XRUJQ|SUkqA|TU0AK|AAAA..Z0eXBhdmlm)[A-Za-z0-9+/]{32}"
@@ -66,6 +74,6 @@ def _picture(kind: str, spec: ModelSpec) -> str:
     if not spec.image:
         return f"is a picture ({kind.upper()}, in base64), and the model {spec.name!r} takes texts only"
     return (
-        f"is a picture ({kind.upper()}) in plain base64, which a model for both takes for a text: send it as a data URI "
-        f"(data:image/{kind};base64,…), or with `modality: image`"
+        f"is a picture ({kind.upper()}) in plain base64, which a model for both takes for a text: send it as a data "
+        f"URI (data:image/{kind};base64,…), or with `modality: image`"
     )

@@ -36,7 +36,11 @@ def test_the_port_is_taken_and_nobody_can_connect_yet() -> None:
 
 @pytest.mark.parametrize(
     ("bind", "why"),
-    [("127.0.0.1:80999", "ports end at 65535"), ("192.0.2.1:8000", "assign"), ("unix:/no/such/folder/iei", "no socket")],
+    [
+        ("127.0.0.1:80999", "ports end at 65535"),
+        ("192.0.2.1:8000", "assign"),
+        ("unix:/no/such/folder/iei", "no socket"),
+    ],
 )
 def test_where_nothing_can_listen_is_told(bind: str, why: str) -> None:
     with pytest.raises(StartupError, match=f"can't listen on .*{why}"):

@@ -59,7 +59,9 @@ def test_a_picture_in_plain_base64_is_no_text(format: str) -> None:
     assert typed(item, _spec(image=IMAGE)) == ImageInput(item.source)
 
 
-@pytest.mark.parametrize("text", ["iVBORw0KGgo", "/9j/ is how a JPEG begins in base64, and so on and on and on", "UklGR"])
+@pytest.mark.parametrize(
+    "text", ["iVBORw0KGgo", "/9j/ is how a JPEG begins in base64, and so on and on and on", "UklGR"]
+)
 def test_a_text_about_pictures_is_a_text(text: str) -> None:
     assert typed(UntypedInput(text), _spec(**BOTH)) == TextInput(text)
 
