@@ -58,7 +58,7 @@ def test_a_port_in_use_ends_the_start_before_anything_is_loaded(taken: str, flag
     done = subprocess.run(
         [sys.executable, "-m", "iei", "serve", "--demo", *address],
         cwd=ROOT,
-        env={**os.environ, "IEI_LOG_LEVEL": "WARNING"},
+        env={**os.environ, "IEI_LOG_LEVEL": "ERROR"},
         capture_output=True,
         text=True,
         timeout=60,
