@@ -20,16 +20,10 @@ def introduction(spec: ModelSpec, dialects: Iterable[Dialect], *, has_keys: bool
     rows = "\n".join(f"| {each.name} | {each.about} |" for each in dialects if each.is_documented)
     sample = SAMPLES[spec.modalities[-1]][0]
     key = " -H 'Authorization: Bearer KEY'" if has_keys else ""
-    return _TEXT.format(model=spec.name, takes=_TAKES[spec.modalities], rows=rows, key=key, sample=sample) + (
-        _KEYS if has_keys else ""
-    )
+    takes = " and ".join(f"{modality}s" for modality in spec.modalities)
+    text = _TEXT.format(model=spec.name, takes=takes, rows=rows, key=key, sample=sample)
+    return text + _KEYS if has_keys else text
 
-
-_TAKES = {
-    ("image",): "images",
-    ("text",): "texts",
-    ("image", "text"): "images and texts, whose vectors can be compared with each other",
-}
 
 _TEXT = """\
 This server turns {takes} into vectors, with the model `{model}`.
