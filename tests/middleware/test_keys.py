@@ -50,8 +50,11 @@ def passes(app: App, headers: dict[str, str], kind: str = "http", path: str = "/
     assert keyring
     guard = RequireKey(app, keyring, Quotas(), is_open=lambda scope: scope["path"] == "/health")
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    RECORD.set(Record())
-    asyncio.run(guard({"type": kind, "path": path, "headers": raw}, never, nothing))
+    before = RECORD.set(Record())
+    try:
+        asyncio.run(guard({"type": kind, "path": path, "headers": raw}, never, nothing))
+    finally:
+        RECORD.reset(before)
 
 
 @pytest.mark.parametrize(
