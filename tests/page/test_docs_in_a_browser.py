@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.page.browsing import MARKS, Browser, Locator, Page, expect, visit
 from tests.servers import Server
 
@@ -18,21 +16,19 @@ def try_out(page: Page, path: str, method: str = "post") -> Locator:
     return route.locator(".live-responses-table .response-col_status").last
 
 
-def test_routes_are_in_groups_after_an_introduction(text_server: Server, browser: Browser) -> None:
+def test_routes_are_in_groups_after_an_introduction_and_their_examples_run(
+    text_server: Server, browser: Browser
+) -> None:
     with visit(browser, text_server, "/docs") as page:
-        expect(page.locator(".info .description")).to_contain_text("turns images and texts")
+        introduction = page.locator(".info .description")
+        expect(introduction).to_contain_text("turns images and texts into vectors, with the model clip")
+        expect(introduction).to_contain_text(f"curl {text_server.url}/embed")
         groups = page.locator(".opblock-tag")
         expect(groups.first).to_contain_text("IEI and text-embeddings-inference")
         expect(page.locator('[data-path="/embed"]')).to_be_visible()
-        expect(page.get_by_text("Embed images and texts as OpenAI does")).to_be_visible()
-
-
-@pytest.mark.parametrize(
-    ("path", "method"), [("/embed", "post"), ("/v2/models/{model}/infer", "post"), ("/v1/models/{model}", "get")]
-)
-def test_an_example_runs(text_server: Server, browser: Browser, path: str, method: str) -> None:
-    with visit(browser, text_server, "/docs") as page:
-        expect(try_out(page, path, method)).to_contain_text("200")
+        expect(page.get_by_text("Embed texts and images as OpenAI does")).to_be_visible()
+        for path, method in {"/embed": "post", "/v2/models/{model}/infer": "post", "/v1/models/{model}": "get"}.items():
+            expect(try_out(page, path, method)).to_contain_text("200")
 
 
 def test_below_a_model_s_address_that_model_answers(text_server: Server, browser: Browser) -> None:
@@ -52,4 +48,5 @@ def test_a_key_is_asked_for_kept_and_sent(keyed_server: Server, browser: Browser
         expect(page.locator("#unlock")).to_be_hidden()
         expect(try_out(page, "/embed")).to_contain_text("200")
         page.reload()
-        expect(try_out(page, "/embed")).to_contain_text("200")
+        expect(page.locator('[data-path="/embed"]')).to_be_visible()
+        expect(page.locator("#unlock")).to_be_hidden()

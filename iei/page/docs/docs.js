@@ -30,8 +30,10 @@ $("unlock").addEventListener("submit", (event) => {
 function show(spec, key) {
   $("unlock").hidden = true;
   tell("");
+  const address = root.href.replace(/\/$/, "");
+  const description = spec.info.description.replaceAll("http://localhost:8000", address);
   const ui = SwaggerUIBundle({
-    spec: { ...spec, servers: [{ url: root.href.replace(/\/$/, "") }] },
+    spec: { ...spec, info: { ...spec.info, description }, servers: [{ url: address }] },
     dom_id: "#routes",
     deepLinking: true,
     defaultModelsExpandDepth: -1, // the models of bodies are shown with their routes
