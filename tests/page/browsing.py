@@ -74,5 +74,5 @@ def visit(browser: Browser, server: Server, path: str = "/", *, fails: bool = Fa
     page.goto(path)
     yield page
     context.close()
-    assert not errors
-    assert hosts == {server.url.removeprefix("http://")}
+    assert not errors, errors
+    assert hosts == {server.url.removeprefix("http://")}, hosts

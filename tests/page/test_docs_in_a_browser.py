@@ -47,6 +47,6 @@ def test_a_key_is_asked_for_kept_and_sent(keyed_server: Server, browser: Browser
         page.get_by_role("button", name="Use it").click()
         expect(page.locator("#unlock")).to_be_hidden()
         expect(try_out(page, "/embed")).to_contain_text("200")
-        page.reload()
+        page.goto("/docs?again")
         expect(page.locator('[data-path="/embed"]')).to_be_visible()
         expect(page.locator("#unlock")).to_be_hidden()
