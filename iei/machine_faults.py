@@ -12,10 +12,11 @@ def sentence(error: OSError) -> str:
     Raises:
         OSError: `error` itself, if it is none of the machine's faults: a mistake in the program is shown whole.
     """
-    if error.errno not in _ADVICE:
+    advice = _ADVICE.get(error.errno or 0)
+    if not advice:
         raise error
     place = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror}{place}. {_ADVICE[error.errno]}"
+    return f"{error.strerror}{place}. {advice}"
 
 
 _SPACE = "Free some space, or move what IEI writes: TMPDIR, IEI_CACHE_DIR (the demo), HF_HOME (models of the hub)."

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -53,7 +54,6 @@ _ROUTE = r"^/[^{}?#\s]*$"
 _ROUTE_FORM = "a path that begins with /, without spaces, ?, # and braces"
 _PATH = r"/[^{}?#\s,]*"
 
-
 DEFAULT_PORT = 8000
 
 
@@ -67,7 +67,7 @@ def setting(section: Section, default: Any, *variables: str, form: str = "", **c
         form: what its `pattern` means, in words that end "must be …".
         **constraints: bounds and patterns, as for `pydantic.Field`.
     """
-    extra = {"section": section, "variables": list(variables), "form": form}
+    extra: JsonDict = {"section": section, "variables": list(variables), "form": form}
     return Field(default, json_schema_extra=extra, **constraints)
 
 

@@ -51,7 +51,7 @@ def url_warnings(items: Iterable[Input], spec: ModelSpec, urls: UrlTexts) -> tup
     return (f"URLs were embedded as texts ({count}): {_ADVICE}",) if count else ()
 
 
-_URL = re.compile(r"https?://\S+$", re.IGNORECASE)
+_URL = re.compile(r"https?://\S{1,2000}$", re.IGNORECASE)
 _ADVICE = "send `modality: image` for the pictures there, or `modality: text` (IEI_URL_TEXTS)"
 
 _FORMATS = {

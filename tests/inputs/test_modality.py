@@ -71,7 +71,7 @@ URL = UntypedInput("https://cats.example/1.png")
 
 def test_a_url_as_a_text_is_warned_of_or_refused_or_allowed() -> None:
     spec = _spec(**BOTH)
-    items = [URL, TextInput(URL.source), UntypedInput("see https://cats.example/1.png"), URL]
+    items: list[Input] = [URL, TextInput(URL.source), UntypedInput("see https://cats.example/1.png"), URL]
     (warning,) = url_warnings(items, spec, "warn")
     assert warning.startswith("URLs were embedded as texts (2): send `modality: image`")
     assert not url_warnings(items, spec, "allow")
