@@ -294,7 +294,7 @@ async def burst(plan: Plan, model: Path) -> Outcome:
         f"accepted: p50 {median(during) * 1e3:.0f} ms, p99 {limit * 1e3:.0f} ms, before the burst {p50 * 1e3:.0f} and "
         f"{p99 * 1e3:.0f}; {len(refused)} answers 429, their p99 {slow * 1e3:.0f} ms; a second after it, p50 "
         f"{p50_after * 1e3:.0f} ms; {others} other errors",
-        others == 0 and p50_after <= 1.25 * p50,
+        others == 0 and limit <= 1.5 * p99 and slow <= 0.5 and p50_after <= 1.25 * p50,
         {
             "before_p50_s": p50,
             "before_p99_s": p99,

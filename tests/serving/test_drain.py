@@ -56,6 +56,8 @@ def drained(demo_cache: str, drain_s: float, port: int = 0, workers: int = 2) ->
 # a rolling restart
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not (NGINX and HAPROXY), reason="needs nginx and HAProxy: apt-get install nginx-light haproxy")
 def test_a_rolling_restart_behind_nginx_and_haproxy_loses_no_request(tmp_path: Path, demo_cache: str) -> None:
     ports = [free_port(), free_port()]
@@ -133,6 +135,7 @@ def test_a_server_that_stops_answers_until_its_port_closes(demo_cache: str) -> N
         assert server.process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["gunicorn", "iei serve"])
 def test_sigint_to_the_master_alone_stops_at_once_and_quietly(command: str, demo_cache: str) -> None:
     env = {"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache, "IEI_DRAIN_S": "60"}
@@ -146,6 +149,7 @@ def test_sigint_to_the_master_alone_stops_at_once_and_quietly(command: str, demo
         assert "was sent" not in server.log
 
 
+@pytest.mark.long
 def test_sighup_replaces_the_workers_and_loses_no_request(demo_cache: str) -> None:
     with drained(demo_cache, 1) as server:
         before = _workers(server)
