@@ -116,6 +116,7 @@ def _model_routes(service: EmbeddingService, served: Callable[..., Awaitable[str
         summary="Embed images or texts as KServe and Triton do",
         openapi_extra=documented(InferRequest, _examples(service.default), _BINARY),
         response_model=InferResponse,
+        responses=_BINARY_ANSWER,
     )
     async def inferred(request: Request, name: str = Depends(served)) -> Response:
         """Also accepts binary tensors after the JSON (Inference-Header-Content-Length), or an image file as body."""
@@ -165,6 +166,10 @@ _BINARY = {
     "image/*": "One image file",
 }
 """Media types of the body other than JSON → description, for the OpenAPI document."""
+_BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+}
+"""The answer where an output is to be binary: JSON, and the tensors after it."""
 
 
 def _examples(spec: ModelSpec) -> dict[str, object]:
