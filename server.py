@@ -9,9 +9,10 @@ from iei.engine.client import connect
 from iei.engine.launch import launch_engines
 from iei.errors import StartupError
 from iei.grpc.port import reserve
+from iei.machine_faults import sentence as machine_fault
 from iei.models.catalog import read_catalog
 from iei.serving.loading import ended_by_signals
-from iei.settings import read_settings
+from iei.settings import read_settings, unknown_variables
 from iei.telemetry import logs
 from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import METRICS
@@ -20,6 +21,7 @@ from iei.telemetry.port import open_port
 try:
     settings = read_settings()
     logs.configure(settings.logs)
+    logs.warn(unknown_variables())
     if settings.server.tls_cert or settings.server.tls_key:  # it would listen in plain text, and nobody would notice
         raise StartupError("IEI_TLS_CERT and IEI_TLS_KEY are for `iei serve`: give gunicorn --certfile and --keyfile.")
     catalog = read_catalog(settings.models)
@@ -32,3 +34,5 @@ try:
     app = create_app(settings, catalog, engine, counters, grpc_port)
 except StartupError as error:
     raise SystemExit(f"iei: {error}") from None
+except OSError as error:
+    raise SystemExit(f"iei: {machine_fault(error)}") from None

@@ -1,4 +1,4 @@
-"""Exit 0 when this container's server is ready: `GET /health` at the address of `IEI_BIND`, or Vertex AI's port of it.
+"""Exit 0 when this container's server is ready: `GET /health` at the address that its settings name.
 
 Slim images have no curl. Only the standard library, and no proxy from the environment: this asks this very machine.
 """
@@ -7,11 +7,23 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import socket
 import ssl
 import sys
 
 TIMEOUT_S = 4.0
+
+
+def address() -> str:
+    """Where the server listens, by the rule of `ServerSettings.address`: `host:port` or `unix:/path`."""
+    bind = os.environ.get("IEI_BIND") or "0.0.0.0:8000"
+    if bind.startswith("unix:"):
+        return bind
+    host, port = re.fullmatch(r"(\[.*\]|[^:]*):?(\d*)", bind).groups()
+    ports = (os.environ.get(name, "") for name in ("IEI_PORT", "PORT", "IEI_VERTEX_PORT", "AIP_HTTP_PORT"))
+    chosen = next((each for each in ports if each.isdigit()), port or "8000")  # Kubernetes' own IEI_PORT is a URL
+    return f"{os.environ.get('IEI_HOST') or host}:{chosen}"
 
 
 def status(bind: str, *, tls: bool) -> int:
@@ -31,7 +43,7 @@ def connect(bind: str) -> socket.socket:
         return unix
     host, _, port = bind.rpartition(":")
     # "Every address" is where a server listens, not where a client connects.
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(host, host.strip("[]"))
     return socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
 
 
@@ -45,10 +57,7 @@ def encrypted(plain: socket.socket) -> ssl.SSLSocket:
 
 if __name__ == "__main__":
     try:
-        bind = os.environ.get("IEI_BIND") or "0.0.0.0:8000"
-        if port := os.environ.get("IEI_VERTEX_PORT") or os.environ.get("AIP_HTTP_PORT"):
-            bind = f"{bind.rpartition(':')[0]}:{port}"
-        answer = status(bind, tls=bool(os.environ.get("IEI_TLS_CERT")))
+        answer = status(address(), tls=bool(os.environ.get("IEI_TLS_CERT")))
     except (OSError, http.client.HTTPException) as error:
         sys.exit(f"no answer from the server: {error}")
     sys.exit(None if answer == 200 else f"/health answers {answer}")

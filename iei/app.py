@@ -20,6 +20,7 @@ from iei.access.keys import read_keyring
 from iei.access.priority import PriorityRule
 from iei.access.quotas import Quotas
 from iei.dialects import DIALECTS, server
+from iei.dialects.introduction import introduction
 from iei.dialects.json_size import JsonLimits
 from iei.dialects.registry import Dialects
 from iei.dialects.wire import json_response
@@ -37,7 +38,7 @@ from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
 from iei.middleware.turn_away import TurnAway
 from iei.models.catalog import DEMO, Catalog
-from iei.page import site
+from iei.page import reference, site
 from iei.service import EmbeddingService
 from iei.serving.flag import SharedFlag
 from iei.settings import Settings
@@ -83,8 +84,9 @@ def create_app(
     service = EmbeddingService(engine, catalog, preparer, settings.requests, devices, counters)
     shows_metrics = not settings.server.metrics_bind and (keyring or settings.access.public_metrics is not False)
     state = server.dialect(service, client_limits(settings), counters if shows_metrics else None)
-    page = [site.dialect()] if settings.access.page else []
-    dialects = Dialects([*(make(service, settings.dialects) for make in DIALECTS), *page, state])
+    is_shown = keyring is not None or settings.access.public_docs is not False
+    pages = [*([site.dialect()] if settings.access.page else []), *([reference.dialect()] if is_shown else [])]
+    dialects = Dialects([*(make(service, settings.dialects) for make in DIALECTS), *pages, state])
 
     def respond(scope: Scope, error: IEIError) -> Response:
         return _response(dialects.owner(scope).error_body(error), error)
@@ -115,14 +117,16 @@ def create_app(
         computing(service),
         hosting(settings, respond, is_last, service, grpc),
     ]
-    is_shown = keyring is not None or settings.access.public_docs is not False
 
     app = FastAPI(
         title="IEI, Image Embedding Inference",
         version=__version__,
+        description=introduction(service.default, dialects, has_keys=keyring is not None),
         openapi_tags=[{"name": each.name, "description": each.about} for each in dialects if each.is_documented],
         lifespan=lifespan(parts),
         openapi_url="/openapi.json" if is_shown else None,
+        docs_url=None,  # FastAPI's own are blank pages where the internet can't be reached
+        redoc_url=None,
         middleware=[
             Middleware(ModelPrefix, is_served=catalog.__contains__),
             *cors(settings.access.cors_origins),
@@ -152,8 +156,8 @@ def create_app(
 _KEY_AT_DOCS = HTTPBearer(auto_error=False, scheme_name="API key")
 """Shows a field for the key at /docs. `RequireKey` is what checks keys."""
 
-_PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
-"""Where FastAPI shows the documentation of the routes: nowhere without an `openapi_url`."""
+_PAGES = frozenset({"/openapi.json"})
+"""What /docs shows."""
 
 _METRICS = frozenset({"/metrics"})
 

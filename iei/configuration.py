@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from iei.settings import SETTINGS, Setting
+from iei.settings import SETTINGS, Setting, choices
 
 PAGE = Path("docs/configuration.md")
 README = Path("README.md")
@@ -43,11 +43,13 @@ _INTRODUCTION = """\
 
 Every setting is an environment variable, and a flag of `iei serve` and `iei embed`: `IEI_MAX_BATCH` is `--max-batch`.
 Only `IEI_API_KEYS` is no flag: every user of a machine can read the arguments of its processes.
-A flag overrides a variable; an empty variable counts as unset. The server does not start if a value is invalid, or if
-two variables of the same setting have different values; the error message names the variables.
+A flag overrides a variable; an empty variable counts as unset. Words are read in any case. A variable that begins with
+`IEI_` and is not here is ignored, with a warning that has the nearest name. The server does not start if a value is
+invalid, or if two variables of the same setting have different values; the error message names the variables.
 
 When gunicorn or uvicorn is started directly instead of by `iei serve`, the number of workers, the address and the
-graceful timeout come from *its* options, and `IEI_WORKERS`, `IEI_BIND` and `IEI_GRACEFUL_TIMEOUT_S` have no effect.
+graceful timeout come from *its* options, and `IEI_WORKERS`, `IEI_BIND`, `IEI_HOST`, `IEI_PORT` and
+`IEI_GRACEFUL_TIMEOUT_S` have no effect.
 `IEI_TLS_CERT` and `IEI_TLS_KEY` are refused then. All other settings apply however the server is started."""
 _OTHERS = """\
 ## Variables of other libraries
@@ -113,15 +115,9 @@ def _default(field: FieldInfo) -> str:
 
 def _values(field: FieldInfo) -> str:
     """The allowed values, as far as the field's type and bounds define them."""
-    if get_origin(field.annotation) is Literal:
-        return _alternatives(get_args(field.annotation))
-    if field.annotation in (bool, bool | None):
-        return _alternatives(("true", "false"))
+    if words := choices(field):
+        return ", ".join(f"`{word}`" for word in words)
     return ", ".join(f"{sign} {_number(bound)}" for sign, bound in _bounds(field.metadata))
-
-
-def _alternatives(words: Iterable[str]) -> str:
-    return ", ".join(f"`{word}`" for word in words)
 
 
 def _bounds(metadata: Iterable[Any]) -> Iterator[tuple[str, float]]:

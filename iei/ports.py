@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from iei.errors import StartupError
@@ -12,7 +13,7 @@ def bind(where: str, setting: str, *, shared: bool = False) -> socket.socket:
 
     Args:
         where: `host:port`, with IPv6 addresses in brackets; port 0 is any that is free.
-        setting: its variable, for the error.
+        setting: the variables that choose it, for the error.
         shared: whether other processes of this server are to listen on the same port (SO_REUSEPORT).
 
     Raises:
@@ -21,7 +22,7 @@ def bind(where: str, setting: str, *, shared: bool = False) -> socket.socket:
     host, _, port = where.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if int(port) > 65535:  # getaddrinfo would take it modulo 65536
-        raise StartupError(f"can't listen on {setting}={where!r}: ports end at 65535.")
+        raise StartupError(f"can't listen on {where} ({setting}): ports end at 65535.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
         bound = _bound(family, kind, protocol, address, socket.SO_REUSEADDR)  # connections in TIME_WAIT don't count
@@ -31,7 +32,8 @@ def bind(where: str, setting: str, *, shared: bool = False) -> socket.socket:
         bound.close()
         return _bound(family, kind, protocol, address, socket.SO_REUSEPORT)
     except OSError as error:
-        raise StartupError(f"can't listen on {setting}={where!r}: {error}.") from None
+        advice = " Stop what listens there, or choose another port." if error.errno == errno.EADDRINUSE else ""
+        raise StartupError(f"can't listen on {where} ({setting}): {error.strerror}.{advice}") from None
 
 
 def shown(bound: socket.socket) -> str:

@@ -20,7 +20,7 @@ from iei.admission import Admission
 from iei.engine.answers import Forward
 from iei.engine.api import Engine, Result
 from iei.errors import BackendFailed, EmptyInput, IEIError, InvalidField, InvalidInput, InvalidInputs, Overloaded
-from iei.inputs.modality import typed
+from iei.inputs.modality import typed, url_warnings
 from iei.inputs.preparer import Preparer
 from iei.models.catalog import Catalog
 from iei.models.spec import Modality, ModelSpec, Rows, TextTower, output_shapes
@@ -296,10 +296,11 @@ class EmbeddingService:
             with Work(self._counters, record.model, record.priority, len(inputs)) as work:
                 spec = await self._engine.describe(record.model, deadline=deadline)
                 options = decided(spec)
-                items = [typed(item, spec) for item in inputs]
+                items = [typed(item, spec, self._settings.url_texts) for item in inputs]
                 record.inputs = Counter(_modality(item) for item in items if not isinstance(item, Unreadable))
                 targets = resolve_targets(spec, items, options, self._settings.normalize)
                 warnings = check_dimensions(spec, targets.values(), options, self._settings.dimensions)
+                warnings += url_warnings(inputs, spec, self._settings.url_texts)
                 yield _Request(spec, items, field, names, targets, options, deadline, warnings, work)
 
     async def tokenize(
@@ -516,7 +517,7 @@ def _finished(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vect
 
 
 def _kinds(items: Iterable[Input], spec: ModelSpec) -> set[type]:
-    return {type(typed(item, spec)) for item in items}
+    return {type(typed(item, spec)) for item in items} - {Unreadable}
 
 
 def _modality(item: ImageInput | TextInput) -> Modality:

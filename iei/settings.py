@@ -7,13 +7,17 @@ copied by hand. docs/configuration.md and `iei serve --help` are generated from 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Container, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from iei.errors import StartupError
 from iei.machine import cores
@@ -22,6 +26,7 @@ from iei.models.spec import Pooling
 Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["none", "bitsandbytes-8bit", "bitsandbytes-4bit"]
+UrlTexts = Literal["warn", "refuse", "allow"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 Section = Literal[
@@ -40,21 +45,37 @@ Section = Literal[
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
 _DEVICE = r"(cpu|mps|cuda(:\d+)?)"
-_HOST_AND_PORT = r"^(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):\d{1,5}$"
+_DEVICE_FORM = "auto, cpu, mps, cuda or cuda:0, or several of them with commas between"
+_HOST = r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+)"
+_HOST_AND_PORT = rf"^{_HOST}:\d{{1,5}}$"
+_HOST_AND_PORT_FORM = "host:port, such as 127.0.0.1:9000"
+_ADDRESS = rf"^({_HOST}?(:\d{{1,5}})?|unix:.+)$"
 _ROUTE = r"^/[^{}?#\s]*$"
+_ROUTE_FORM = "a path that begins with /, without spaces, ?, # and braces"
 _PATH = r"/[^{}?#\s,]*"
 
+DEFAULT_PORT = 8000
 
-def setting(section: Section, default: Any, *variables: str, **constraints: Any) -> Any:
+
+def setting(section: Section, default: Any, *variables: str, form: str = "", **constraints: Any) -> Any:
     """A pydantic field that is a setting.
 
     Args:
         section: the section of docs/configuration.md that lists it.
         default: its default value.
         *variables: the environment variables that set it, the preferred one first.
+        form: what its `pattern` means, in words that end "must be …".
         **constraints: bounds and patterns, as for `pydantic.Field`.
     """
-    return Field(default, json_schema_extra={"section": section, "variables": list(variables)}, **constraints)
+    extra: JsonDict = {"section": section, "variables": list(variables), "form": form}
+    return Field(default, json_schema_extra=extra, **constraints)
+
+
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """The words that a setting may be set to; none if it takes anything else."""
+    if field.annotation in (bool, bool | None):
+        return ("true", "false")
+    return tuple(str(word) for word in get_args(field.annotation)) if get_origin(field.annotation) is Literal else ()
 
 
 class Group(BaseModel):
@@ -63,6 +84,14 @@ class Group(BaseModel):
     model_config = ConfigDict(
         frozen=True, use_attribute_docstrings=True, extra="forbid", protected_namespaces=(), validate_default=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object, info: ValidationInfo) -> object:
+        """Words are read in any case."""
+        if not isinstance(value, str) or info.field_name is None:
+            return value
+        return value.lower() if value.lower() in choices(cls.model_fields[info.field_name]) else value
 
     def is_set(self, name: str) -> bool:
         """Whether a variable or a flag sets this setting."""
@@ -96,14 +125,19 @@ class ServerSettings(Group):
 
     workers: int = setting("Server", 4, "IEI_WORKERS", ge=1)
     """Number of HTTP worker processes, which parse requests and decode images. They share one copy of the model."""
-    bind: str = setting("Server", "0.0.0.0:8000", "IEI_BIND")
-    """Address to listen on: `host:port` or `unix:/path`."""
-    grpc_bind: str | None = setting("Server", None, "IEI_GRPC_BIND", pattern=_HOST_AND_PORT)
+    bind: str = setting("Server", "0.0.0.0:8000", "IEI_BIND", pattern=_ADDRESS, form="host:port, or unix:/path")
+    """Address to listen on: `host:port`, one of them alone, or `unix:/path`."""
+    host: str | None = setting("Server", None, "IEI_HOST", pattern=r"^[^/\s]+$", form="a name or an address")
+    """The host to listen on, instead of the one of `IEI_BIND`."""
+    port: int | None = setting("Server", None, "IEI_PORT", "PORT", "IEI_VERTEX_PORT", "AIP_HTTP_PORT", ge=0, le=65535)
+    """The port to listen on, instead of the one of `IEI_BIND`: platforms such as Cloud Run set `PORT`, Vertex AI
+    `AIP_HTTP_PORT`. 0: any that is free."""
+    grpc_bind: str | None = setting("Server", None, "IEI_GRPC_BIND", pattern=_HOST_AND_PORT, form=_HOST_AND_PORT_FORM)
     """Address to serve gRPC on, `host:port` (docs/api/grpc.md). Default: not served. Needs the extra `grpc`."""
-    metrics_bind: str | None = setting("Server", None, "IEI_METRICS_BIND", pattern=_HOST_AND_PORT)
+    metrics_bind: str | None = setting(
+        "Server", None, "IEI_METRICS_BIND", pattern=_HOST_AND_PORT, form=_HOST_AND_PORT_FORM
+    )
     """Address to serve `/metrics` on, `host:port`, instead of on the server's own; needs no API key there."""
-    vertex_port: int | None = setting("Server", None, "IEI_VERTEX_PORT", "AIP_HTTP_PORT", ge=1, le=65535)
-    """Vertex AI's port. `iei serve` listens on it instead of the one of `IEI_BIND`."""
     tls_cert: Path | None = setting("Server", None, "IEI_TLS_CERT")
     """PEM file of the certificate, with its chain, for HTTPS (`iei serve` only). Default: HTTP."""
     tls_key: Path | None = setting("Server", None, "IEI_TLS_KEY")
@@ -116,17 +150,30 @@ class ServerSettings(Group):
 
     @property
     def address(self) -> str:
-        """Where to listen, as gunicorn has it: `bind`, at Vertex AI's port if there is one.
+        """Where to listen: `bind`, with `host` and `port` in place of its own; both are there, unless it is `unix:…`.
 
         Raises:
-            StartupError: `bind` is a Unix socket, which has no port, and Vertex AI's port is set.
+            StartupError: `bind` is a Unix socket, which has neither, and one of them is set.
         """
-        if self.vertex_port is None:
-            return self.bind
         if self.bind.startswith("unix:"):
-            raise StartupError(f"AIP_HTTP_PORT={self.vertex_port} has no meaning with IEI_BIND={self.bind}: unset one.")
-        host, colon, _ = self.bind.rpartition(":")
-        return f"{host if colon else self.bind}:{self.vertex_port}"
+            if self.host is None and self.port is None:
+                return self.bind
+            name, value = ("host", self.host) if self.host is not None else ("port", self.port)
+            raise StartupError(f"{said(name)}={value} has no meaning with {said('bind')}={self.bind}: unset one.")
+        host, port = _parts(self.bind)
+        host = self.host or host or "0.0.0.0"
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        return f"{host}:{port or DEFAULT_PORT if self.port is None else self.port}"
+
+
+def _parts(bind: str) -> tuple[str, str]:
+    """Host and port of `host:port`; empty where they are left out."""
+    if bind.isdecimal():
+        return "", bind
+    if bind.endswith("]") or ":" not in bind:
+        return bind, ""
+    host, _, port = bind.rpartition(":")
+    return host, port
 
 
 class LogSettings(Group):
@@ -170,7 +217,8 @@ class AccessSettings(Group):
     api_keys_file: Path | None = setting("Access", None, "IEI_API_KEYS_FILE")
     """A file of API keys, one per line, `#` for comments. It is read again when it changes."""
     public_docs: bool | None = setting("Access", None, "IEI_PUBLIC_DOCS")
-    """Whether `/docs`, `/redoc` and `/openapi.json` are shown without a key. Default: only if there are no keys."""
+    """Whether `/openapi.json` is sent without a key; if not, `/docs`, which shows it, asks for one. Default: only if
+    there are no keys. `false` on a server without keys hides both."""
     page: bool = setting("Access", True, "IEI_PAGE")
     """Whether browsers get a page at `/` to try the server on (docs/page.md). Where there are keys, it asks for one."""
     public_metrics: bool | None = setting("Access", None, "IEI_PUBLIC_METRICS")
@@ -205,16 +253,13 @@ class LoadOptions(Group):
     cache_dir: Path | None = setting("Operation", None, "IEI_CACHE_DIR")
     """Directory of the demo model. Default: `~/.cache/iei`. (Hub downloads are stored in `HF_HOME`.)"""
 
-    @field_validator("pooling", mode="before")
-    @classmethod
-    def _in_any_case(cls, value: object) -> object:
-        return value.lower() if isinstance(value, str) else value
-
 
 class EngineSettings(Group):
     """The engine processes, and the memory that workers share with them."""
 
-    device: str = setting("Computing", "auto", "IEI_DEVICE", pattern=rf"^(auto|{_DEVICE}(,{_DEVICE})*)$")
+    device: str = setting(
+        "Computing", "auto", "IEI_DEVICE", pattern=rf"^(auto|{_DEVICE}(,{_DEVICE})*)$", form=_DEVICE_FORM
+    )
     """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`; for a list (`cuda:0,cuda:1`), one engine runs on each device."""
     max_loaded_models: int = setting("Models", 2, "IEI_MAX_LOADED_MODELS", ge=1)
     """Most models in memory at the same time. To load another one, the least recently used model is unloaded."""
@@ -224,6 +269,11 @@ class EngineSettings(Group):
     """Seconds after which a forward pass counts as hung and the engine is restarted."""
     arena_bytes: int = setting("Decoding", 64 * 2**20, "IEI_ARENA_BYTES", ge=2**20)
     """Shared memory of each worker for inputs to the engine, in bytes. Pages are allocated when first used."""
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _is_lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @property
     def devices(self) -> list[str]:
@@ -255,9 +305,18 @@ class RequestSettings(Group):
     """Most inputs that one worker processes or queues; further requests are answered 429."""
     max_queue_bulk: int | None = setting("Requests", None, "IEI_MAX_QUEUE_BULK", ge=1)
     """The same for inputs of bulk requests, which are counted by themselves. Default: as `IEI_MAX_QUEUE`."""
-    bulk_routes: str = setting("Requests", "", "IEI_BULK_ROUTES", pattern=rf"^({_PATH}(,{_PATH})*)?$")
+    bulk_routes: str = setting(
+        "Requests",
+        "",
+        "IEI_BULK_ROUTES",
+        pattern=rf"^({_PATH}(,{_PATH})*)?$",
+        form="paths that begin with /, with commas between",
+    )
     """Paths, separated by commas, whose requests are bulk unless they say `X-IEI-Priority: interactive`; each with the
     paths below it. `/`: all (docs/operations.md)."""
+    url_texts: UrlTexts = setting("Requests", "warn", "IEI_URL_TEXTS")
+    """What becomes of a URL without `modality`, which a model for images and texts takes for a text: it is embedded
+    with a `warn`ing (x-iei-warning), or `refuse`d, or `allow`ed."""
     request_timeout_s: float = setting("Requests", 300.0, "IEI_REQUEST_TIMEOUT_S", gt=0)
     """Inputs that have not reached the model this many seconds after their request arrived are dropped: 429."""
 
@@ -333,11 +392,11 @@ class DialectSettings(Group):
     predict_resize: Literal["processor", "multiple"] = setting("Decoding", "processor", "IEI_PREDICT_RESIZE")
     """Image size at `/predict`: the model's (`processor`), or the image's, rounded up to a `multiple` of the patch."""
     vertex_health_route: str | None = setting(
-        "Server", None, "IEI_VERTEX_HEALTH_ROUTE", "AIP_HEALTH_ROUTE", pattern=_ROUTE
+        "Server", None, "IEI_VERTEX_HEALTH_ROUTE", "AIP_HEALTH_ROUTE", pattern=_ROUTE, form=_ROUTE_FORM
     )
     """Path at which Vertex AI asks for the server's readiness, in addition to `/health`."""
     vertex_predict_route: str | None = setting(
-        "Server", None, "IEI_VERTEX_PREDICT_ROUTE", "AIP_PREDICT_ROUTE", pattern=_ROUTE
+        "Server", None, "IEI_VERTEX_PREDICT_ROUTE", "AIP_PREDICT_ROUTE", pattern=_ROUTE, form=_ROUTE_FORM
     )
     """Path to which Vertex AI sends predictions, in addition to `/vertex`."""
     immich_upstream: str | None = setting("Server", None, "IEI_IMMICH_UPSTREAM")
@@ -389,6 +448,13 @@ class Setting(NamedTuple):
     section: Section
     variables: tuple[str, ...]
     """Environment variables, the preferred one first."""
+    form: str
+    """What its pattern means; empty if it has none."""
+
+    @property
+    def flag(self) -> str:
+        """Its option on the command line."""
+        return f"--{self.name.replace('_', '-')}"
 
     @property
     def is_secret(self) -> bool:
@@ -401,7 +467,7 @@ def _all_settings() -> Iterator[Setting]:
         kind: Any = group_field.annotation
         for name, field in kind.model_fields.items():
             extra: Any = field.json_schema_extra
-            yield Setting(group, name, field, extra["section"], tuple(extra["variables"]))
+            yield Setting(group, name, field, extra["section"], tuple(extra["variables"]), extra["form"])
 
 
 SETTINGS: Mapping[str, Setting] = {
@@ -437,18 +503,63 @@ def read_settings(**given: Any) -> Settings:
     try:
         return Settings.model_validate(groups)
     except ValidationError as error:
-        faults = [
-            f"{_said(str(fault['loc'][1]), given)}={fault['input']!r}: {fault['msg']}" for fault in error.errors()
-        ]
+        faults = [_fault(SETTINGS[str(fault["loc"][1])], fault, given) for fault in error.errors()]
         raise StartupError("; ".join(faults)) from None
+
+
+def unknown_variables() -> Iterator[str]:
+    """A sentence for each variable that looks like a setting and is none: it has no effect."""
+    known = [variable for setting in SETTINGS.values() for variable in setting.variables]
+    for variable, value in os.environ.items():
+        if variable.startswith(_OURS) and variable not in known and not _is_service_link(variable, value):
+            near = get_close_matches(variable, known, n=1, cutoff=0.75)
+            advice = f"did you mean {near[0]}?" if near else "docs/configuration.md lists the settings."
+            yield f"{variable} is not a setting, and is ignored: {advice}"
+
+
+_OURS = "IEI_"
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    """Whether Kubernetes set it for a service whose name begins with `iei`: `IEI_PORT` is tcp://10.0.0.1:8000 then."""
+    return bool(_SERVICE.fullmatch(variable)) or value.startswith(("tcp://", "udp://", "sctp://"))
+
+
+_SERVICE = re.compile(r"IEI_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 
 
 def _found(setting: Setting) -> dict[str, str]:
     """The environment variables of a setting that are set, with their values. Empty ones count as unset."""
-    return {variable: value for variable in setting.variables if (value := os.environ.get(variable))}
+    return {
+        variable: value
+        for variable in setting.variables
+        if (value := os.environ.get(variable)) and not _is_service_link(variable, value)
+    }
 
 
-def _said(name: str, given: Mapping[str, Any]) -> str:
-    """The flag or the variable that set the setting `name`, for error messages."""
+def said(name: str, given: Container[str] = ()) -> str:
+    """The flag or the variable that set the setting `name`, for error messages.
+
+    Args:
+        name: of the setting.
+        given: names of the settings that flags have set.
+    """
     setting = SETTINGS[name]
-    return f"--{name.replace('_', '-')}" if name in given else next(iter(_found(setting)), setting.variables[0])
+    return setting.flag if name in given else next(iter(_found(setting)), setting.variables[0])
+
+
+def _fault(setting: Setting, fault: ErrorDetails, given: Container[str]) -> str:
+    """What is wrong with a value, and what it must be."""
+    if words := choices(setting.field):
+        wanted = f"must be {', '.join(words[:-1])} or {words[-1]}"
+    elif setting.form and fault["type"] == "string_pattern_mismatch":
+        wanted = f"must be {setting.form}"
+    else:
+        wanted = _WANTED.get(fault["type"]) or fault["msg"].replace("Input should", "must").removeprefix(
+            "Value error, "
+        )
+    return f"{said(setting.name, given)}={fault['input']!r}: {wanted}"
+
+
+_WANTED = {"int_parsing": "must be a whole number", "float_parsing": "must be a number"}
+"""pydantic's names of faults → what it takes sentences to say."""

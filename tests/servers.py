@@ -32,6 +32,7 @@ _SETTINGS = (
     "GUNICORN_",
     "AIP_",
     "OTEL_",
+    "PORT",
 )
 """Beginnings of variables that would change a tested server, were they set outside."""
 _ADDRESS = re.compile(r"(?:Listening at:|address|Uvicorn running on) +(https?://127\.0\.0\.1:\d+)")

@@ -21,7 +21,7 @@ from iei.models.catalog import read_catalog
 from iei.requests import ImageInput, Options, Vectors
 from iei.runtimes import loading
 from iei.service import EmbeddingService
-from iei.settings import LogSettings, Settings
+from iei.settings import LogSettings, Settings, unknown_variables
 from iei.telemetry import logs
 from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import METRICS
@@ -37,6 +37,7 @@ def run(settings: Settings, paths: Sequence[Path]) -> None:
         StartupError: nothing could be done, or some files could not be embedded.
     """
     logs.configure(LogSettings(log_level="warning"))
+    logs.warn(unknown_variables())
     if failed := embed_files(settings, paths, sys.stdout):
         raise StartupError(f"{failed} files could not be embedded, see above.")
 

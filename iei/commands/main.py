@@ -11,9 +11,10 @@ from typing import Any
 
 from iei import __version__
 from iei.errors import IEIError, StartupError
+from iei.machine_faults import sentence as machine_fault
 from iei.models.catalog import DEMO
 from iei.serving.loading import ended_by_signals
-from iei.settings import SETTINGS, Settings, read_settings
+from iei.settings import SETTINGS, Settings, choices, read_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(141) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except OSError as error:
+        raise SystemExit(f"iei: {machine_fault(error)}") from None
 
 
 def serve(arguments: argparse.Namespace) -> None:
@@ -59,6 +62,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         if "models" in given:
             raise StartupError("--models takes the place of --model (or --demo): give one of them.")
         given["models"] = ""  # of the environment: a flag wins over a variable
+    if "bind" in given:
+        given = {"host": None, "port": None, **given}
     return read_settings(**given)
 
 
@@ -93,4 +98,6 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         default: Any = "none" if setting.field.default is None else setting.field.default
         meaning = " ".join((setting.field.description or "").split())
         text = f"{meaning} [{', '.join(setting.variables)}; default: {default}]"
-        group.add_argument(f"--{setting.name.replace('_', '-')}", help=text.replace("%", "%%"), metavar="VALUE")
+        group.add_argument(
+            setting.flag, help=text.replace("%", "%%"), metavar="|".join(choices(setting.field)) or "VALUE"
+        )

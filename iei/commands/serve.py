@@ -13,6 +13,7 @@ from uvicorn_worker import UvicornWorker
 
 from iei import __version__
 from iei.app import create_app
+from iei.commands.address import reserved
 from iei.commands.tls import tls_options
 from iei.engine.client import connect
 from iei.engine.launch import LaunchedEngine, launch_engines
@@ -21,9 +22,9 @@ from iei.models.catalog import DEMO, Catalog, read_catalog
 from iei.models.spec import POOLED, ModelSpec
 from iei.serving.connections import LINGER_S
 from iei.serving.flag import SharedFlag
-from iei.settings import LogSettings, ServerSettings, Settings
+from iei.settings import LogSettings, ServerSettings, Settings, unknown_variables
 from iei.telemetry.counters import Counters
-from iei.telemetry.logs import configure
+from iei.telemetry.logs import configure, warn
 from iei.telemetry.metrics import METRICS
 from iei.telemetry.port import open_port
 
@@ -37,6 +38,7 @@ def run(settings: Settings) -> None:
         StartupError: a model can't be loaded, or a setting is invalid.
     """
     configure(settings.logs)
+    warn(unknown_variables())
     catalog = read_catalog(settings.models)
     loaded = ", ".join(entry.id for entry in catalog.entries[: settings.engine.at_start])
     log.info("IEI %s loads %s …", __version__, loaded)
@@ -49,13 +51,13 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
     def __init__(self, settings: Settings, catalog: Catalog) -> None:
         self._settings = settings
         self._catalog = catalog
+        self._options = {**gunicorn_options(settings.server, settings.logs), "bind": reserved(settings.server)}
         self._grpc_port = reserve(settings)
         self._counters = Counters(METRICS)
         self._metrics_port = open_port(settings, self._counters)
         self._engines: list[LaunchedEngine] = []
         self.is_last = SharedFlag()
         """Of the workers that run now: whether no others will follow them."""
-        self._options = gunicorn_options(settings.server, settings.logs)
         super().__init__()
 
     def run(self) -> None:
@@ -97,14 +99,13 @@ class Master(Arbiter):  # type: ignore[misc]
 
 
 def gunicorn_options(settings: ServerSettings, logs: LogSettings) -> dict[str, Any]:
-    """Gunicorn's options for a production server.
+    """Gunicorn's options for a production server, but for where it listens.
 
     Raises:
-        StartupError: the files for HTTPS can't be used, or the address is a Unix socket with a port.
+        StartupError: the files for HTTPS can't be used.
     """
     return {
         **tls_options(settings),
-        "bind": settings.address,
         "workers": settings.workers,
         "worker_class": worker_class(settings),
         "preload_app": True,  # the app, and with it the engine, is made once

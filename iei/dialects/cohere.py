@@ -202,6 +202,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/v2/embed",
+        summary="Embed texts and images as Cohere does (API version 2)",
         openapi_extra=documented(EmbedRequestV2, _examples(service.default, mixed=True)),
         response_model=EmbedByTypeResponse,
     )
@@ -213,6 +214,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/v1/embed",
+        summary="Embed texts or images as Cohere does (API version 1)",
         openapi_extra=documented(EmbedRequest, _examples(service.default, mixed=False)),
         response_model=EmbedFloatsResponse | EmbedByTypeResponse,
     )

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from iei.dialects.fields import ListOf, OrNull, Strings
 from iei.dialects.items import EmbedOptions, input_of
-from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.openapi import SAMPLES, documented, errors_as, in_path
 from iei.dialects.partial import error_headers, errors_of, on_error
 from iei.dialects.plain_errors import BadSentence, ErrorSentence, as_error
 from iei.dialects.registry import Dialect
@@ -189,12 +189,16 @@ def _health_router(service: EmbeddingService, path: str) -> APIRouter:
 def _router(service: EmbeddingService, vertex_route: str | None) -> APIRouter:
     routes = APIRouter(responses=errors_as(ErrorSentence))
     body = documented(PredictRequest, _examples(service.default))
+    path = in_path(service.default.name)
 
     # `{model:path}` also matches slashes, so the longer paths must be tried first.
     @routes.post(
-        "/v1/models/{model:path}/versions/{version}:predict", openapi_extra=body, response_model=PredictResponse
+        "/v1/models/{model:path}/versions/{version}:predict",
+        summary="Embed images and texts as TensorFlow Serving does, with a version",
+        openapi_extra=body,
+        response_model=PredictResponse,
     )
-    async def predict_version(request: Request, model: str, version: str) -> Response:
+    async def predict_version(request: Request, model: str = path, version: str = in_path(VERSION)) -> Response:
         """As `/v1/models/{model}:predict`, for clients of TensorFlow Serving. Every model has the one version `1`."""
         if version != VERSION:
             raise ModelNotFound(f"model {model[:100]!r} has only version {VERSION}, not {version[:100]!r}")
@@ -205,12 +209,22 @@ def _router(service: EmbeddingService, vertex_route: str | None) -> APIRouter:
         """A label names a version, of which there is only one."""
         return await _predicted(service, model, request)
 
-    @routes.post("/v1/models/{model:path}:predict", openapi_extra=body, response_model=PredictResponse)
-    async def predict(request: Request, model: str) -> Response:
+    @routes.post(
+        "/v1/models/{model:path}:predict",
+        summary="Embed images and texts as KServe V1 and TensorFlow Serving do",
+        openapi_extra=body,
+        response_model=PredictResponse,
+    )
+    async def predict(request: Request, model: str = path) -> Response:
         """One prediction for each instance: KServe V1, and TensorFlow Serving's row format."""
         return await _predicted(service, model, request)
 
-    @routes.post("/vertex", openapi_extra=body, response_model=PredictResponse)
+    @routes.post(
+        "/vertex",
+        summary="Embed images and texts as Vertex AI asks",
+        openapi_extra=body,
+        response_model=PredictResponse,
+    )
     async def vertex(request: Request) -> Response:
         """One prediction for each instance, by the first model: Vertex AI, as text-embeddings-inference serves it."""
         return await _predicted(service, model_of(request), request)

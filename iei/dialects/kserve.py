@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -17,12 +18,12 @@ from iei import __version__
 from iei.dialects.kserve_binary import HEADER_LENGTH
 from iei.dialects.kserve_infer import VERSION, check_version, infer, metadata
 from iei.dialects.kserve_message import Call, InferRequest, InferResponse, Output, read_call, write_response
-from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.openapi import SAMPLES, documented, errors_as, in_path
 from iei.dialects.partial import on_error
 from iei.dialects.plain_errors import ErrorSentence, as_error
 from iei.dialects.registry import Dialect
 from iei.dialects.wire import json_limits, json_response, media_type, one_kind_of_fault, result_headers
-from iei.errors import Unhealthy
+from iei.errors import ModelNotFound, RouteError, Unhealthy
 from iei.models.spec import ModelSpec
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
@@ -43,11 +44,11 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 def _health_router(service: EmbeddingService) -> APIRouter:
     routes = APIRouter(prefix="/v2/health", responses=errors_as(ErrorSentence))
 
-    @routes.get("/live")
+    @routes.get("/live", summary="Is the server alive? As KServe and Triton ask")
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @routes.get("/ready")
+    @routes.get("/ready", summary="Is the server ready? As KServe and Triton ask")
     async def ready() -> dict[str, bool]:
         return {"ready": _is_ready(service)}
 
@@ -57,18 +58,24 @@ def _health_router(service: EmbeddingService) -> APIRouter:
 def _router(service: EmbeddingService) -> APIRouter:
     routes = APIRouter(prefix="/v2", responses=errors_as(ErrorSentence))
 
-    @routes.get("")
+    @routes.get("", summary="Name the server and its extensions")
     async def server() -> dict[str, Any]:
         return {"name": "iei", "version": __version__, "extensions": ["binary_tensor_data"]}
 
-    @routes.get("/models")
+    @routes.get("/models", summary="List the models")
     async def models() -> dict[str, Any]:
         return {"models": list(service.model_names)}
 
-    async def named(model: str) -> str:
-        return service.resolve(model)
+    path = in_path(service.default.name)
 
-    async def versioned(model: str, version: str) -> str:
+    async def named(model: str = path) -> str:
+        try:
+            return service.resolve(model)
+        except ModelNotFound:
+            _check_route(service, model)
+            raise
+
+    async def versioned(model: str = path, version: str = in_path(VERSION)) -> str:
         check_version(model, version)
         return await named(model)
 
@@ -78,10 +85,26 @@ def _router(service: EmbeddingService) -> APIRouter:
     return routes
 
 
+def _check_route(service: EmbeddingService, path: str) -> None:
+    """Raises RouteError if `path` is a model's name and what follows it in a route that there is not.
+
+    `{model:path}` takes in both, and a name of `clip/config` would not be what is wrong.
+    """
+    for at in (at for at, character in enumerate(path) if character == "/"):
+        with suppress(ModelNotFound):
+            name, rest = service.resolve(path[:at]), path[at:]
+            raise RouteError(
+                f"Not Found: the model {name!r} has no {rest[:100]!r}; below /v2/models/{name} there are /ready, "
+                f"/infer and /versions/{VERSION}",
+                404,
+                {},
+            )
+
+
 def _model_routes(service: EmbeddingService, served: Callable[..., Awaitable[str]]) -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("/ready")
+    @routes.get("/ready", summary="Is the model ready? It is loaded if it must be")
     async def ready(name: str = Depends(served)) -> dict[str, Any]:
         """Whether the model can be served. A model that has never been loaded is loaded first."""
         ready = _is_ready(service)
@@ -90,15 +113,17 @@ def _model_routes(service: EmbeddingService, served: Callable[..., Awaitable[str
 
     @routes.post(
         "/infer",
+        summary="Embed images or texts as KServe and Triton do",
         openapi_extra=documented(InferRequest, _examples(service.default), _BINARY),
         response_model=InferResponse,
+        responses=_BINARY_ANSWER,
     )
     async def inferred(request: Request, name: str = Depends(served)) -> Response:
         """Also accepts binary tensors after the JSON (Inference-Header-Content-Length), or an image file as body."""
         with one_kind_of_fault():
             return await _inferred(service, name, request)
 
-    @routes.get("")
+    @routes.get("", summary="Describe the model's tensors")
     async def described(name: str = Depends(served)) -> dict[str, Any]:
         return metadata(await service.describe(name))
 
@@ -141,6 +166,10 @@ _BINARY = {
     "image/*": "One image file",
 }
 """Media types of the body other than JSON → description, for the OpenAPI document."""
+_BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+}
+"""The answer where an output is to be binary: JSON, and the tensors after it."""
 
 
 def _examples(spec: ModelSpec) -> dict[str, object]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import orjson
@@ -83,7 +83,15 @@ async def infer(service: EmbeddingService, model: str, call: Call, default: str,
         )
     field, inputs = _inputs(call)
     pooling = _option(call, "pooling_strategy", _POOLINGS) or "default"
-    options = Options(model=model, outputs=(pooling,), normalize=_option(call, "normalize", _FLAGS), on_error=on_error)
+    truncate, direction = _option(call, "truncate", _TRUNCATION) or (None, "right")
+    options = Options(
+        model=model,
+        outputs=(pooling,),
+        normalize=_option(call, "normalize", _FLAGS),
+        truncate=truncate,
+        truncation_direction=direction,
+        on_error=on_error,
+    )
     embeddings = await service.embed(inputs, options, field=field)
     return Inferred(embeddings, {name: await _OUTPUTS[name](embeddings, model) for name in names})
 
@@ -120,7 +128,7 @@ _SOURCES: Mapping[str, Callable[[Element], Input]] = {
     "input_text": lambda element: TextInput(_text(element)),
 }
 """Name of a tensor of inputs → what its elements are. `input_text` is LiteLLM's name for texts."""
-_OPTIONS = ("pooling_strategy", "normalize", "include_raw")
+_OPTIONS = ("pooling_strategy", "normalize", "truncate", "include_raw")
 
 
 def _option(call: Call, name: str, values: Mapping[str, T]) -> T | None:
@@ -135,6 +143,14 @@ def _option(call: Call, name: str, values: Mapping[str, T]) -> T | None:
 
 _POOLINGS = {name: name for name in POOLED}
 _FLAGS = {"true": True, "false": False}
+_TRUNCATION: Mapping[str, tuple[bool, Literal["left", "right"]]] = {
+    "true": (True, "right"),
+    "false": (False, "right"),
+    "none": (False, "right"),
+    "start": (True, "left"),
+    "end": (True, "right"),
+}
+"""Whether texts that are too long are truncated, and at which end."""
 
 
 def _wanted(call: Call, default: str) -> Set[str]:

@@ -69,6 +69,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/predict",
+        summary="Embed images as LitServe's DINOv3 service does",
         openapi_extra=documented(PredictRequest, _examples(default)),
         response_model=Prediction | list[Prediction],
         include_in_schema=default.image is not None,

@@ -36,6 +36,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/embedding",
+        summary="Embed texts as llama.cpp's server does",
         openapi_extra=documented(EmbeddingsRequest, _examples(service.default)),
         response_model=list[IndexedVectors],
     )
@@ -44,7 +45,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         with one_kind_of_fault():
             return await answers.indexed_vectors(request, await parsed(request, EmbeddingsRequest))
 
-    @routes.get("/props")
+    @routes.get("/props", summary="Describe the model as llama.cpp's server does")
     async def props(request: Request, model: str | None = None) -> dict[str, Any]:
         """What clients ask before they send images: the marker for them, and what the model accepts."""
         with one_kind_of_fault():

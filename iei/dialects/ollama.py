@@ -118,6 +118,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/embed",
+        summary="Embed texts and images as Ollama does",
         openapi_extra=documented(EmbedRequest, _examples(default, "input")),
         response_model=EmbedResponse,
     )
@@ -151,6 +152,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/embeddings",
+        summary="Embed one text as Ollama's older clients ask",
         openapi_extra=documented(EmbeddingsRequest, _examples(default, "prompt")),
         response_model=EmbeddingsResponse,
     )
@@ -168,13 +170,14 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         return json_response(content, headers=result_headers(embeddings))
 
     @routes.head("/tags", include_in_schema=False)
-    @routes.get("/tags")
+    @routes.get("/tags", summary="List the models as Ollama does")
     async def tags() -> dict[str, Any]:
         """The models that are served. The first is the default of the routes that name no model."""
         return {"models": [_listed(name, started, default) for name in service.model_names]}
 
     @routes.post(
         "/show",
+        summary="Describe one model as Ollama does",
         openapi_extra=documented(ShowRequest, {"the default model": {"model": default.name}}),
         response_model=dict[str, Any],
     )
@@ -186,7 +189,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         return json_response(orjson.dumps({"modified_at": started, **_shown(spec)}))
 
     @routes.head("/version", include_in_schema=False)
-    @routes.get("/version")
+    @routes.get("/version", summary="Name the version as Ollama does")
     async def version() -> dict[str, str]:
         """The version of Ollama's API that is served."""
         return {"version": API_VERSION}

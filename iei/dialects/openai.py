@@ -15,7 +15,7 @@ from starlette.responses import Response
 from iei.dialects.openai_answers import IMBEDDINGS, Answers, EmbeddingsResponse, IndexedVectors
 from iei.dialects.openai_errors import EmbeddingsError, error_body
 from iei.dialects.openai_request import EmbeddingsRequest
-from iei.dialects.openapi import SAMPLES, documented, errors_as
+from iei.dialects.openapi import SAMPLES, documented, errors_as, in_path
 from iei.dialects.registry import Dialect
 from iei.dialects.token_ids import reader
 from iei.dialects.wire import one_kind_of_fault, parsed
@@ -37,6 +37,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/v1/embeddings",
+        summary="Embed texts and images as OpenAI does",
         openapi_extra=documented(EmbeddingsRequest, _examples(service.default)),
         response_model=EmbeddingsResponse | list[IndexedVectors],
     )
@@ -56,7 +57,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
             body = await parsed(request, EmbeddingsRequest)
             return await answer(request, body.model_copy(update={"modality": "image"}))
 
-    @routes.get("/v1/models")
+    @routes.get("/v1/models", summary="List the models as OpenAI does")
     async def models() -> dict[str, Any]:
         """The models that are served. The first is the default of the routes that name no model."""
         return listed(owner="iei")
@@ -65,9 +66,9 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     async def models_of_infinity() -> dict[str, Any]:
         return listed(owner="infinity")  # its client accepts no other owner
 
-    @routes.get("/v1/models/{model:path}")
+    @routes.get("/v1/models/{model:path}", summary="Describe one model as OpenAI does")
     @routes.get("/models/{model:path}", include_in_schema=False)
-    async def model(model: str) -> dict[str, Any]:
+    async def model(model: str = in_path(service.default.name)) -> dict[str, Any]:
         """One of the models that are served. 503 while the engine is not ready."""
         name = service.resolve(model)
         if not service.ready:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fastapi import Path
 from pydantic import BaseModel
 
 from iei.dialects.wire import JSON
@@ -43,6 +44,11 @@ def documented(
     bytes_of = {"type": "string", "format": "binary"}
     others = {media: {"schema": {**bytes_of, "description": text}} for media, text in (binary or {}).items()}
     return {"requestBody": {"required": True, "content": {JSON: json_body, **others}}}
+
+
+def in_path(example: str) -> Any:
+    """A parameter in the path of a route, with a value for which the route answers."""
+    return Path(openapi_examples={example: {"value": example}})
 
 
 def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:

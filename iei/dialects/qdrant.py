@@ -114,6 +114,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/qdrant",
+        summary="Embed texts and images as Qdrant's inference asks",
         openapi_extra=documented(InferenceRequest, _examples(service.default)),
         response_model=InferenceResponse,
     )

@@ -40,7 +40,7 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any], counters: Coun
     routes = APIRouter(responses=errors_as(EmbedError))
     health_routes = APIRouter(responses=errors_as(EmbedError))
 
-    @routes.get("/info", response_model=dict[str, Any])
+    @routes.get("/info", summary="Describe the model and the server's limits", response_model=dict[str, Any])
     async def info(request: Request) -> Response:
         """The default model (or, at `/m/{model}/info`, that model), and the limits on requests."""
         spec = await service.describe(model_of(request))
@@ -50,19 +50,21 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any], counters: Coun
 
     if counters:
 
-        @routes.get("/metrics", response_model=None, responses=_TEXT)
+        @routes.get("/metrics", summary="What Prometheus reads", response_model=None, responses=_TEXT)
         async def metrics() -> Response:
             """What all processes of this server have counted, in Prometheus' text format."""
             return Response(await asyncio.to_thread(metrics_text, counters), media_type=CONTENT_TYPE)
 
     @health_routes.head("/", include_in_schema=False)
-    @health_routes.get("/", response_model=dict[str, str])
+    @health_routes.get(
+        "/", summary="Is the server alive? As KServe V1, Ollama and immich ask", response_model=dict[str, str]
+    )
     async def root() -> Response:
         """Liveness, as clients of KServe V1, Ollama and immich ask for it: 200 if this worker responds."""
         return json_response(_ROOT)
 
     @health_routes.head("/health", include_in_schema=False)
-    @health_routes.get("/health", response_model=dict[str, str | float])
+    @health_routes.get("/health", summary="Is the server ready to embed?", response_model=dict[str, str | float])
     async def health() -> Response:
         """Readiness: 200 if the engine is running and has loaded its model, and 503 otherwise."""
         if not service.ready:
@@ -70,7 +72,7 @@ def dialect(service: EmbeddingService, limits: Mapping[str, Any], counters: Coun
         return json_response(orjson.dumps({"message": "OK", "unix": time.time()}))  # `unix` is for infinity's client
 
     @health_routes.head("/ping", include_in_schema=False)
-    @health_routes.get("/ping", response_model=dict[str, str])
+    @health_routes.get("/ping", summary="Is the server alive?", response_model=dict[str, str])
     async def ping() -> Response:
         """Liveness: 200 if the event loop of this worker responds."""
         return json_response(b'{"message":"pong"}')

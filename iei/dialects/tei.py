@@ -130,14 +130,32 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         source, *others = (item.vector for item in embeddings.done)
         return json_response(await json_list(np.stack(others) @ source), headers=result_headers(embeddings))
 
-    @routes.post("/embed", openapi_extra=embed_body, responses=formats, response_model=list[list[float] | None])
+    @routes.post(
+        "/embed",
+        summary="Embed images and texts as TEI does",
+        openapi_extra=embed_body,
+        responses=formats,
+        response_model=list[list[float] | None],
+    )
     async def embed(request: Request) -> Response:
         """One vector per input, in the order of the inputs."""
         body = await parsed(request, EmbedRequest)
         return await embedded(request, body.inputs, body)
 
-    @routes.post("/", openapi_extra=root_body, responses=formats, response_model=RootAnswer)
-    @routes.post("/invocations", openapi_extra=root_body, responses=formats, response_model=RootAnswer)
+    @routes.post(
+        "/",
+        summary="Any of TEI's tasks, as Hugging Face's Inference API",
+        openapi_extra=root_body,
+        responses=formats,
+        response_model=RootAnswer,
+    )
+    @routes.post(
+        "/invocations",
+        summary="Any of TEI's tasks, as Amazon SageMaker",
+        openapi_extra=root_body,
+        responses=formats,
+        response_model=RootAnswer,
+    )
     async def root(request: Request) -> Response:
         """As `/embed`; as `/similarity` if `inputs` has a source sentence, and as `/classify` if there are labels."""
         body = await parsed(request, RootRequest)
@@ -151,7 +169,11 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         return await embedded(request, items, body)
 
     @routes.post(
-        "/embed_all", openapi_extra=embed_body, responses=formats, response_model=list[list[list[float]] | None]
+        "/embed_all",
+        summary="Embed every patch of an image and every token of a text",
+        openapi_extra=embed_body,
+        responses=formats,
+        response_model=list[list[list[float]] | None],
     )
     async def embed_all(request: Request) -> Response:
         """One vector for each token of each input: class, register and patch tokens of an image, tokens of a text."""
@@ -160,6 +182,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/similarity",
+        summary="Compare images or texts with one of them",
         openapi_extra=documented(SimilarityRequest, _comparisons(default)),
         response_model=list[float],
     )
@@ -171,6 +194,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/tokenize",
+        summary="Split texts into the model's tokens",
         openapi_extra=documented(TokenizeRequest, {"a text": {"inputs": "A cat on a mat"}}),
         response_model=list[list[Token]],
         include_in_schema=default.text is not None,
@@ -188,6 +212,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/decode",
+        summary="Make texts of token ids",
         openapi_extra=documented(DecodeRequest, {"the tokens of a text": {"ids": [1, 2, 3]}}),
         response_model=list[str],
         include_in_schema=default.text is not None,

@@ -99,6 +99,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/v1/multimodalembeddings",
+        summary="Embed images and texts as Voyage does",
         openapi_extra=documented(MultimodalRequest, _examples(service.default)),
         response_model=MultimodalResponse,
     )

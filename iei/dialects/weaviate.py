@@ -141,6 +141,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
     @routes.post("/vectors/", include_in_schema=False)
     @routes.post(
         "/vectors",
+        summary="Embed one text or image as Weaviate's transformers module does",
         openapi_extra=documented(VectorsRequest, _vectors_examples(default)),
         response_model=ImageVector | TextVector,
     )
@@ -162,6 +163,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/vectorize",
+        summary="Embed texts and images as Weaviate's multi2vec modules do",
         openapi_extra=documented(VectorizeRequest, _vectorize_examples(default)),
         response_model=VectorizeResponse,
     )
@@ -201,13 +203,13 @@ def _health_routes(service: EmbeddingService) -> APIRouter:
     routes = APIRouter(responses=errors_as(ErrorSentence))
 
     @routes.head("/.well-known/live", status_code=204, include_in_schema=False)
-    @routes.get("/.well-known/live", status_code=204)
+    @routes.get("/.well-known/live", summary="Is the process alive? As Weaviate asks", status_code=204)
     async def live() -> Response:
         """Liveness: 204 if the event loop of this worker responds."""
         return Response(status_code=204)
 
     @routes.head("/.well-known/ready", status_code=204, include_in_schema=False)
-    @routes.get("/.well-known/ready", status_code=204)
+    @routes.get("/.well-known/ready", summary="Is the model ready? As Weaviate asks", status_code=204)
     async def ready(request: Request) -> Response:
         """Readiness: 204 if the engine is running and the model is served, and 503 or 404 otherwise."""
         service.resolve(model_of(request))
@@ -215,7 +217,7 @@ def _health_routes(service: EmbeddingService) -> APIRouter:
             raise Unhealthy("the engine is not ready (yet), or the server stops")
         return Response(status_code=204)
 
-    @routes.get("/meta", response_model=dict[str, Any])
+    @routes.get("/meta", summary="Describe the model as Weaviate asks", response_model=dict[str, Any])
     async def meta(request: Request) -> Response:
         """The default model (or, at `/m/{model}/meta`, that model). Weaviate shows this at its own `/v1/meta`."""
         spec = await service.describe(model_of(request))

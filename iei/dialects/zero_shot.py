@@ -78,6 +78,7 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
 
     @routes.post(
         "/classify",
+        summary="Label images without training, by texts",
         openapi_extra=documented(ClassifyRequest, _labelled()),
         response_model=list[Label] | list[list[Label]],
         include_in_schema=default.contrast is not None,
@@ -88,7 +89,12 @@ def dialect(service: EmbeddingService, settings: DialectSettings) -> Dialect:
         body = await parsed(request, ClassifyRequest)
         return await classified(service, body.inputs, body.parameters, model_of(request, body.model))
 
-    @routes.post("/rank", openapi_extra=documented(RankRequest, _ranked(default)), response_model=list[Rank])
+    @routes.post(
+        "/rank",
+        summary="Sort images by a text, or texts by an image",
+        openapi_extra=documented(RankRequest, _ranked(default)),
+        response_model=list[Rank],
+    )
     async def rank(request: Request) -> Response:
         """The candidates by their similarity to a query, the most similar one first."""
         check_whole(request, COMPARED)

@@ -29,6 +29,7 @@ from PIL import (
 
 from iei.errors import EmptyInput, IEIError, InvalidInput
 from iei.inputs.budget import PixelBudget
+from iei.inputs.libtiff import silence_libtiff
 from iei.inputs.pieces import PictureFile, check_pieces
 
 # Importing a plugin registers its format. The other forty are left out: each is attack surface.
@@ -74,6 +75,7 @@ def configure_pillow(max_pixels: int) -> None:
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     # Pillow warns about unusual metadata, which the operator can do nothing about.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    silence_libtiff()
 
 
 @contextmanager

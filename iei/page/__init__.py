@@ -1,1 +1,1 @@
-"""The page at `/`, on which people try the server in a browser: docs/page.md."""
+"""What browsers are shown: the page at `/`, on which people try the server (docs/page.md), and `/docs`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,6 +45,12 @@ def configure(settings: LogSettings) -> None:
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.captureWarnings(settings.log_format == "json")
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Logs what an operator should know about a start."""
+    for sentence in sentences:
+        logging.getLogger(OURS).warning("%s", sentence)
 
 
 class HumanFormatter(logging.Formatter):

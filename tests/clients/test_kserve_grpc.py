@@ -350,7 +350,7 @@ def test_iei_serve_has_it_too_and_says_where(demo_cache: str, triton: Any) -> No
         np.testing.assert_allclose(
             vectors, over_http(server, "demo", "image", [base64_of(file) for file in FILES]), atol=1e-5, rtol=0
         )
-        in_use = rf"iei: can't listen on IEI_GRPC_BIND='{server.grpc}': .* in use"
+        in_use = rf"iei: can't listen on {server.grpc} \(IEI_GRPC_BIND\): .* in use"
         second = {**env, "IEI_GRPC_BIND": server.grpc}
         with pytest.raises(ServerDied, match=in_use) as died, serve(second, workers=1):
             pass

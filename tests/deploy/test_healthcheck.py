@@ -63,10 +63,12 @@ def test_a_ready_server_is_healthy(host: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_vertex_ais_port_takes_the_place_of_the_port() -> None:
+@pytest.mark.parametrize("bind", ["0.0.0.0:1", "0.0.0.0", ":1"])
+@pytest.mark.parametrize("variable", ["IEI_PORT", "PORT", "AIP_HTTP_PORT"])
+def test_the_port_is_that_of_the_settings(variable: str, bind: str) -> None:
     server = http.server.HTTPServer(("127.0.0.1", 0), Health)
     with serving(server):
-        result = check("0.0.0.0:1", AIP_HTTP_PORT=str(server.server_port))
+        result = check(bind, IEI_HOST="127.0.0.1", **{variable: str(server.server_port)})
     assert (result.returncode, result.stderr) == (0, "")
 
 

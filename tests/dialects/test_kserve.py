@@ -143,6 +143,28 @@ def test_tritonclient_may_compress(
     assert close(result.as_numpy("embedding"), expected["mean"])
 
 
+@pytest.mark.parametrize("path", ["config", "stats", "versions/1/config"])
+def test_a_route_that_there_is_not_is_no_model(demo_server: Server, path: str) -> None:
+    answer = httpx.get(f"{demo_server.url}/v2/models/demo/{path}")
+    assert answer.status_code == 404
+    assert f"the model 'demo' has no '/{path}'; below /v2/models/demo there are /ready" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("truncate", "same"), [("true", "word"), ("END", "word"), ("start", "other")])
+def test_texts_that_are_too_long_are_cut_as_the_error_says(text_server: Server, truncate: str, same: str) -> None:
+    def sent(text: str, *options: dict[str, Any]) -> httpx.Response:
+        tensors = [{"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}, *options]
+        body = {"inputs": tensors, "outputs": [{"name": "embedding"}]}
+        return httpx.post(f"{text_server.url}/v2/models/minilm/infer", json=body, timeout=60)
+
+    text = f"{'word ' * 600}{'other ' * 600}"
+    assert "set truncate to true" in sent(text).json()["error"]
+    cut = sent(text, {"name": "truncate", "shape": [1], "datatype": "BYTES", "data": [truncate]})
+    expected = sent(f"{same} " * 200)
+    assert cut.status_code == 200, cut.text
+    assert cut.json()["outputs"][0]["shape"] == expected.json()["outputs"][0]["shape"]
+
+
 def test_errors_reach_tritonclient(client: triton.InferenceServerClient) -> None:
     image = tensor("image", TEXTS, binary=True)
     calls: tuple[tuple[Callable[[], object], str, str], ...] = (

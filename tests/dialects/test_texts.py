@@ -112,6 +112,11 @@ class TestTexts:
         status, _, message = minilm.refusal([data_uri(png(8, 8))], truncate=True)
         assert (status, message) == (422, "model 'tiny' takes no images")
 
+    def test_a_picture_in_plain_base64_is_no_text_either(self, minilm: App) -> None:
+        status, _, message = minilm.refusal([SENTENCES[0], base64_of(png(8, 8))], truncate=True)
+        assert status == 400
+        assert message == "inputs[1]: is a picture (PNG, in base64), and the model 'tiny' takes texts only"
+
     def test_dimensions_are_cut_before_they_are_normalised(self, minilm: App) -> None:
         (vector,) = minilm.embed(SENTENCES[0], dimensions=100)
         (whole,) = minilm.embed(SENTENCES[0], normalize=False)
@@ -169,12 +174,24 @@ class TestTextsAndPictures:
         asked = both.embed([base64_of(picture)], modality="image")
         assert np.allclose(asked, both.embed([data_uri(picture, "image/png")]), atol=1e-5)
         assert not np.allclose(asked, both.embed(["cats"]), atol=1e-2)
-        assert both.refusal([base64_of(picture)])[0] == 400, "as a text it is far too long"
+        status, kind, message = both.refusal(["cats", base64_of(picture)])
+        assert (status, kind) == (400, "Validation")
+        assert message.startswith("inputs[1]: is a picture (PNG) in plain base64")
+        assert "data URI (data:image/png;base64,…), or with `modality: image`" in message
 
     def test_bad_items_of_both_kinds_are_named(self, both: App) -> None:
         status, _, message = both.refusal(["a cat", "word " * 100, "data:image/png;base64,AAAA", ""])
         assert status == 400
         assert [f"inputs[{index}]" in message for index in range(4)] == [False, True, True, True]
+
+    def test_a_url_is_a_text_with_a_warning(self, both: App) -> None:
+        def warning(**fields: Any) -> str | None:
+            response = both.client.post("/embed", json={"inputs": ["https://cats.example/1.png"], **fields})
+            assert response.status_code == 200, response.text
+            return response.headers.get("x-iei-warning")
+
+        assert "URLs were embedded as texts (1): send `modality: image`" in (warning() or "")
+        assert warning(modality="text") is None
 
     def test_vectors_are_not_normalised_by_themselves(self, both: App) -> None:
         items = ["a photo of a cat", data_uri(png(), "image/png")]

@@ -8,11 +8,8 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +21,11 @@ from PIL import Image
 
 from iei.inputs.geometry import _centre, _resized_size
 from iei.models.spec import Geometry
+from tests.page.browsing import MARKS, Browser, Locator, Page, expect, visit
 from tests.pictures import data_uri, encode, photo
 from tests.servers import ROOT, Server
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytest.importorskip("playwright", reason="needs Playwright: uv sync --group clients")
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright  # noqa: E402
-
-pytestmark = [
-    pytest.mark.server,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
-]
+pytestmark = MARKS
 
 SIZES = {
     "chelsea": (500, 375),
@@ -50,15 +41,6 @@ MOST_BYTES = 200_000
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    fakes = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *fakes])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Photos, and a file that is none."""
     folder = tmp_path_factory.mktemp("photos")
@@ -68,41 +50,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found["broken"] = folder / "broken.jpg"
     found["broken"].write_bytes(found["coffee"].read_bytes()[:2000])
     return found
-
-
-@contextmanager
-def visit(browser: Browser, server: Server, path: str = "/", *, fails: bool = False, **options: Any) -> Iterator[Page]:
-    """The page, opened; at the end, that it had no errors and called no other host.
-
-    Args:
-        browser: shows it.
-        server: has it.
-        path: where.
-        fails: whether requests may be refused, which browsers report on the console, too.
-        **options: of the browser: its window, its colour scheme.
-    """
-    context = browser.new_context(base_url=server.url, **options)
-    context.set_default_timeout(15_000)
-    errors: list[str] = []
-    hosts: set[str] = set()
-
-    def on_console(message: ConsoleMessage) -> None:
-        is_refusal = message.text.startswith("Failed to load resource")
-        if message.type in ("error", "warning") and not (fails and is_refusal):
-            errors.append(message.text)
-
-    def on_request(request: Request) -> None:
-        hosts.add(request.url.removeprefix("blob:").split("/")[2])
-
-    page = context.new_page()
-    page.on("console", on_console)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", on_request)
-    page.goto(path)
-    yield page
-    context.close()
-    assert not errors
-    assert hosts == {server.url.removeprefix("http://")}
 
 
 def show(page: Page, files: dict[str, Path], *names: str) -> None:

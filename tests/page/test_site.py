@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from iei.engine.inprocess import InProcessEngine
-from iei.page.site import MEDIA_TYPES
+from iei.page.files import MEDIA_TYPES
 from tests.apps import app_around
 from tests.engine.runtimes_for_tests import KnownRuntime
 from tests.servers import ROOT

@@ -178,7 +178,7 @@ def test_names_and_helps_are_as_prometheus_recommends(loaded: Server) -> None:
 def test_a_port_in_use_is_a_sentence() -> None:
     counters = Counters(METRICS)
     first = MetricsPort("127.0.0.1:0", counters)
-    with pytest.raises(StartupError, match=rf"can't listen on IEI_METRICS_BIND='{first.address}': .* in use"):
+    with pytest.raises(StartupError, match=rf"can't listen on {first.address} \(IEI_METRICS_BIND\): .* in use"):
         MetricsPort(first.address, counters)
     first.close()
     assert first.process.wait(LIMIT_S) == 0
