@@ -90,6 +90,8 @@ class Traffic(Load):
         super().__init__(itertools.cycle([request(address.netloc, body) for body in bodies]))
         self.host, self.port = address.hostname or "127.0.0.1", address.port or 80
         self.statuses: Counter[int] = Counter()
+        self.errors: Counter[str] = Counter()
+        """What other answers than 200 and 429 said."""
         self.closed: list[tuple[float, int]] = []
         """When a connection with a request on it was closed, and its local port."""
         self.answered: list[tuple[float, float, int]] = []
@@ -141,6 +143,8 @@ class Sender(Connection):
         """Notes the answer, and sends the next request: at once, or when the server says."""
         status, now = int(self.answer[9:12]), time.perf_counter()
         self.load.statuses[status] += 1
+        if status not in (200, 429):
+            self.load.errors[bytes(self.answer).partition(b"\r\n\r\n")[2].decode(errors="replace")[:200]] += 1
         self.load.answered.append((now, now - self.sent, status))
         if self.load.stopped:
             return
@@ -231,7 +235,8 @@ async def engine_kills(plan: Plan, model: Path) -> Outcome:
                 await kill_engine(server)
                 recoveries.append(await answers(load, 32))
                 if number % 20 == 0:
-                    progress(f"{number} engines killed, {load.failed + len(load.closed)} requests failed")
+                    told = f"{load.failed} answers were errors {dict(load.errors)}"
+                    progress(f"{number} engines killed; {told}; {len(load.closed)} connections were closed")
             failed, answered = load.failed + len(load.closed), load.statuses[200]
     p50, p100 = median(recoveries), max(recoveries)
     return Outcome(

@@ -175,7 +175,7 @@ class QuotaExceeded(Overloaded):
 
 
 class Unhealthy(IEIError):
-    """The engine is not running, can't load the model, or ended twice while it ran this input."""
+    """The engine is not running, can't load the model, or several ended while they ran this input."""
 
     status, error_type, retry_after_s = 503, "Unhealthy", 5
 

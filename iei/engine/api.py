@@ -82,6 +82,6 @@ class Engine(Protocol):
         Raises:
             BackendFailed: the model failed on this very input.
             Overloaded: the deadline passed while it waited.
-            Unhealthy: the engine is gone, or died twice while it ran this input.
+            Unhealthy: the engine is gone, or several died while they ran this input.
         """
         ...

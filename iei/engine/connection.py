@@ -20,9 +20,10 @@ RECEIVE_BYTES = 64 * 1024
 class Connection:
     """One worker's connection. Closes the socket, the arena and every descriptor that the worker has sent."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Takes over `sock`, which must not block."""
+    def __init__(self, sock: socket.socket, welcome: Welcome) -> None:
+        """Takes over `sock`, which must not block, and will answer its HELLO with `welcome`."""
         self.sock = sock
+        self._welcome = welcome
         self.pid = 0
         """Of the worker; 0 until its HELLO has arrived."""
         self.unanswered: set[int] = set()
@@ -62,7 +63,7 @@ class Connection:
             self._memory = Memory.received(self._fds[0], hello.arena_bytes)
             self._fds.clear()
             self.pid = hello.pid
-            self.send(Welcome().pack())
+            self.send(self._welcome.pack())
         return []
 
     def send(self, frame: bytes) -> None:

@@ -76,7 +76,7 @@ class Slot(NamedTuple):
 
 
 _HELLO = struct.Struct("<B7xQQ40x")
-_WELCOME = struct.Struct("<B63x")
+_WELCOME = struct.Struct("<B?62x")
 _SUBMIT = struct.Struct("<BBBBHBxQIIIIQQQd")
 _CANCEL = struct.Struct("<B7xQ48x")
 _DESCRIBE = struct.Struct("<B3xIQQQ32x")
@@ -103,14 +103,17 @@ class Hello(NamedTuple):
 class Welcome(NamedTuple):
     """Engine → worker: the arena is mapped, jobs may be sent."""
 
+    after_kill: bool = False
+    """Whether the engine before this one was killed (SIGKILL), which no input can do to it, unless by its memory."""
+
     def pack(self) -> bytes:
         """The frame's bytes."""
-        return _WELCOME.pack(Kind.WELCOME)
+        return _WELCOME.pack(Kind.WELCOME, self.after_kill)
 
     @classmethod
     def unpack(cls, frame: bytes) -> Welcome:
         """Reverses `pack`."""
-        return cls()
+        return cls(*_WELCOME.unpack(frame)[1:])
 
 
 class Submit(NamedTuple):

@@ -3,7 +3,7 @@
 An engine crash costs latency, not requests. The worker sees EOF, connects again (its connection waits in the backlog
 until the new engine runs), passes its arena again and sends the unanswered jobs once more: their inputs are still in
 the arena. A job that was running when an engine died may have caused that: it runs alone next time, and if that engine
-dies, too, it fails with `Unhealthy`.
+dies, too, it fails with `Unhealthy`. That engines are killed from outside is hardly ever its fault: then it takes more.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from iei.engine.frames import (
     Progress,
     Reply,
     Submit,
+    Welcome,
     unpack,
 )
 from iei.errors import InvalidInput, Unhealthy
@@ -42,6 +43,8 @@ ABANDONED_DELAY_S = 60.0
 """Between two attempts to connect when no supervisor is left that would start an engine."""
 CRASHES_ALLOWED = 1
 """How many engines may crash while they run a job before the job is taken for the cause."""
+KILLS_ALLOWED = 3
+"""The same where the last of them was killed: mostly somebody else is the cause, and the job was just there."""
 REPLY_GRACE_S = 5.0
 """How long after the deadline a worker waits for the engine, which drops expired jobs itself between two batches."""
 
@@ -186,6 +189,8 @@ class Link:
                 if not data:
                     raise ConnectionResetError("the engine ended before it was ready")
                 welcome += data
+            greeting = unpack(welcome)
+            assert isinstance(greeting, Welcome)
         except BaseException:
             sock.close()
             raise
@@ -195,7 +200,20 @@ class Link:
         self._broken.clear()
         loop.add_reader(sock.fileno(), self._receive)
         for pending in list(self._pending.values()):
-            self._send(pending.frame.pack())
+            if self._may_run(pending.frame, KILLS_ALLOWED if greeting.after_kill else CRASHES_ALLOWED):
+                self._send(pending.frame.pack())
+
+    def _may_run(self, frame: Submit | Describe, deaths_allowed: int) -> bool:
+        """Gives a job up that has probably caused the deaths of the engines that ran it."""
+        if isinstance(frame, Describe) or frame.attempt <= deaths_allowed:
+            return True
+        future = self._pending[frame.job].future
+        self._finish(frame)
+        if not future.done():
+            future.set_exception(
+                Unhealthy(f"{frame.attempt} engines died while they ran this input; it will not be tried again")
+            )
+        return False
 
     def _disconnect(self) -> None:
         if self._sock is None:
@@ -210,19 +228,14 @@ class Link:
             self._survive_crash(pending)
 
     def _survive_crash(self, pending: Pending) -> None:
-        """Keeps a job for the next engine, unless nobody waits for it or it has probably caused the crash."""
+        """Keeps a job for the next engine, unless nobody waits for it."""
         frame = pending.frame
         if pending.future.done():  # whoever waited has given up
             self._finish(frame)
             return
         progress = self._arena.memory.view(frame.slot.offset, 1)
         if isinstance(frame, Submit) and progress[0] == Progress.RUNNING:
-            frame = pending.frame = frame._replace(attempt=frame.attempt + 1)
-            if frame.attempt > CRASHES_ALLOWED:
-                self._finish(frame)
-                pending.future.set_exception(
-                    Unhealthy("the engine died twice while it ran this input; it will not be tried again")
-                )
+            pending.frame = frame._replace(attempt=frame.attempt + 1)
         progress[0] = Progress.WAITING
 
     def _send(self, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """The engine process, the only one with a model in it: one thread that receives frames, runs batches and replies.
 
-`python -m iei.engine.process --listen FD --life FD --deaths FD --counters FD --ready FD [--status FD] < CONFIG`,
+`python -m iei.engine.process --listen FD --life FD --deaths FD --counters FD --ready FD [--status FD] [--after-kill]
+< CONFIG`,
 started by the supervisor. It ends when nobody can send it work any more: when the last process that holds the other end
 of `--life` is gone.
 """
@@ -28,7 +29,7 @@ from iei.engine.answers import Answer, Status
 from iei.engine.config import EngineConfig
 from iei.engine.connection import Connection
 from iei.engine.execute import Task
-from iei.engine.frames import Cancel, Describe, Frame, Progress, Reply, Slot, Submit, pack_outputs
+from iei.engine.frames import Cancel, Describe, Frame, Progress, Reply, Slot, Submit, Welcome, pack_outputs
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.meter import Meter
 from iei.engine.scheduler import Request, Scheduler
@@ -44,11 +45,16 @@ log = logging.getLogger("iei.engine")
 ACCEPT_AGAIN_S = 1.0
 
 
+FIRST = Welcome()
+"""Of an engine that follows none that was killed."""
+
+
 class EngineProcess:
     """Carries requests from the workers' connections to a scheduler, and its answers back."""
 
-    def __init__(self, listener: socket.socket, scheduler: Scheduler) -> None:
-        """Serves those who connect to `listener` with what `scheduler` computes."""
+    def __init__(self, listener: socket.socket, scheduler: Scheduler, welcome: Welcome = FIRST) -> None:
+        """Serves those who connect to `listener`, and are answered with `welcome`, with what `scheduler` computes."""
+        self._welcome = welcome
         self._listener = listener
         self._listener.setblocking(False)
         self._scheduler = scheduler
@@ -92,7 +98,7 @@ class EngineProcess:
             return self._wait_for_resources(error)
         self._is_short = False
         sock.setblocking(False)
-        connection = Connection(sock)
+        connection = Connection(sock, self._welcome)
         self._selector.register(sock, selectors.EVENT_READ, partial(self._on_event, connection))
 
     def _wait_for_resources(self, error: OSError) -> None:
@@ -223,6 +229,7 @@ def main() -> None:
     for name in ("--listen", "--life", "--deaths", "--counters", "--ready"):
         parser.add_argument(name, type=int, required=True)
     parser.add_argument("--status", type=int, help="where the first engine of all reports that it is ready")
+    parser.add_argument("--after-kill", action="store_true", help="the engine before this one got SIGKILL")
     arguments = parser.parse_args()
 
     # Whoever stops the server stops its workers; the engine must outlive them to answer what they accepted.
@@ -250,7 +257,8 @@ def main() -> None:
     counters.join("engine")
     scheduler = Scheduler(models, timeout_s=config.timeout_s, meter=Meter(counters, device_memory))
     try:
-        EngineProcess(socket.socket(fileno=arguments.listen), scheduler).serve_forever()
+        welcome = Welcome(after_kill=arguments.after_kill)
+        EngineProcess(socket.socket(fileno=arguments.listen), scheduler, welcome).serve_forever()
     except DeviceLost as error:
         log.error("the device is lost, a new engine will be started: %s", error)
         raise SystemExit(1) from None

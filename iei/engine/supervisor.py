@@ -42,6 +42,8 @@ class End(NamedTuple):
     """In words."""
     was_ready: bool
     """Whether it had its models, and so could serve."""
+    was_killed: bool = False
+    """Whether it got SIGKILL: from a person, or because the machine ran out of memory."""
 
 
 class Backoff:
@@ -71,8 +73,10 @@ def supervise(fds: dict[str, int], restarted: Callable[[], None] = lambda: None)
         restarted: called whenever another engine is about to follow one that has ended.
     """
     backoff = Backoff()
+    after_kill = False
     while True:
-        end = run_engine(fds)
+        end = run_engine(fds, after_kill)
+        after_kill = end.was_killed
         if is_over(fds["life"], wait_s=0.1):  # `launch` closes its end at once if the first engine fails
             return
         delay = backoff.after(end)
@@ -82,14 +86,14 @@ def supervise(fds: dict[str, int], restarted: Callable[[], None] = lambda: None)
         restarted()
 
 
-def run_engine(fds: dict[str, int]) -> End:
-    """Runs one engine with the descriptors `fds`; returns how it ended."""
+def run_engine(fds: dict[str, int], after_kill: bool) -> End:
+    """Runs one engine with the descriptors `fds`; returns how it ended. `after_kill`: whether the last was killed."""
     ready_reader, ready_writer = os.pipe()
     descriptors = {**fds, "ready": ready_writer}
     arguments = [word for name, fd in descriptors.items() for word in (f"--{name}", str(fd))]
     os.lseek(sys.stdin.fileno(), 0, os.SEEK_SET)  # every engine reads the same file
     try:
-        command = [sys.executable, "-m", "iei.engine.process", *arguments]
+        command = [sys.executable, "-m", "iei.engine.process", *arguments, *["--after-kill"] * after_kill]
         engine = subprocess.Popen(command, pass_fds=[*descriptors.values()])
     except OSError as error:  # no memory or no process to be had, for now
         os.close(ready_reader)
@@ -100,7 +104,7 @@ def run_engine(fds: dict[str, int]) -> End:
             os.close(fds.pop("status"))
     code = engine.wait()
     with open(ready_reader, "rb") as ready:  # noqa: PTH123 - a file descriptor, not a path
-        return End(cause(code), was_ready=ready.read() != b"")
+        return End(cause(code), was_ready=ready.read() != b"", was_killed=code == -signal.SIGKILL)
 
 
 def is_over(life_fd: int, wait_s: float) -> bool:

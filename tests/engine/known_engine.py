@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from iei.engine.frames import Welcome
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.process import EngineProcess
 from iei.engine.scheduler import Scheduler
@@ -72,11 +73,12 @@ class KnownLoader:
 def main() -> None:
     """The program."""
     logs.configure(LogSettings())
-    listen, deaths = map(int, sys.argv[1:])
+    listen, deaths, after_kill = map(int, sys.argv[1:])
     requests = [load_request(name, name) for name in MODELS]
     models = LoadedModels(requests, 2, KnownLoader(), mmap.mmap(deaths, len(MODELS)))
     models.load_first(1)
-    EngineProcess(socket.socket(fileno=listen), Scheduler(models)).serve_forever()
+    welcome = Welcome(after_kill=bool(after_kill))
+    EngineProcess(socket.socket(fileno=listen), Scheduler(models), welcome).serve_forever()
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ from tests.engine.waiting import until
 class KnownEngines:
     """Starts a new engine whenever one ends, as the supervisor does."""
 
-    def __init__(self, path: Path) -> None:
-        """Engines that listen at the Unix socket `path`."""
+    def __init__(self, path: Path, *, after_kill: bool = False) -> None:
+        """Engines that listen at the Unix socket `path`, and say of the one before whether it was killed."""
+        self._after_kill = after_kill
         self.address = EngineAddress(path, SPEC)
         self.started = 0
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -47,7 +48,7 @@ class KnownEngines:
 
     def _keep_running(self) -> None:
         fds = [self._listener.fileno(), self._deaths.fileno()]
-        command = [sys.executable, "-m", "tests.engine.known_engine", *map(str, fds)]
+        command = [sys.executable, "-m", "tests.engine.known_engine", *map(str, fds), str(int(self._after_kill))]
         while not self._stopping:
             self._process = subprocess.Popen(command, pass_fds=fds, stderr=self._log)
             self.started += 1

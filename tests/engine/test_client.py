@@ -134,13 +134,29 @@ def test_an_input_that_kills_engines_is_given_up_and_its_company_is_not(engines:
             results = await asyncio.gather(blocker, *tasks, return_exceptions=True)
             deadly = results.pop(3)
             assert isinstance(deadly, Unhealthy)
-            assert "died twice" in str(deadly)
+            assert "2 engines died" in str(deadly)
             for value, result in zip([SLOW, 1, 2, 3, *range(10, 20)], results, strict=True):
                 assert_answered(value, result)
             assert engines.started == 3
             assert_answered(5, await ask(client, 5))
 
     asyncio.run(scenario())
+
+
+def test_an_input_with_which_engines_were_killed_gets_more_tries(tmp_path: Path) -> None:
+    async def scenario(engines: KnownEngines) -> None:
+        async with connected(engines) as client:
+            slow, deadly = ask_all(client, [SLOW, DEADLY])
+            with pytest.raises(Unhealthy, match="4 engines died"):
+                await deadly
+            assert_answered(SLOW, await slow)
+            assert engines.started == 5
+
+    engines = KnownEngines(tmp_path / "engine.sock", after_kill=True)
+    try:
+        asyncio.run(scenario(engines))
+    finally:
+        engines.stop()
 
 
 def test_what_waited_too_long_is_not_run(engines: KnownEngines) -> None:

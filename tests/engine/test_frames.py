@@ -43,7 +43,7 @@ SLOTS = st.builds(Slot, input_bytes=U64, output_bytes=U64, offset=U64)
 FORWARDS = st.builds(Forward, SECONDS, SECONDS, U32, U32)
 FRAMES = st.one_of(
     st.builds(Hello, arena_bytes=U64, pid=U64),
-    st.just(Welcome()),
+    st.builds(Welcome, st.booleans()),
     st.builds(
         Submit,
         job=U64,

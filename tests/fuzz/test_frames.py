@@ -84,7 +84,7 @@ def send_to_a_connection(hello: bytes, stream: list[bytes], descriptors: int) ->
     """Sends a HELLO with the descriptors of so many arenas, and what follows it, until the connection is refused."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    connection = Connection(ours)
+    connection = Connection(ours, Welcome())
     arenas = [os.memfd_create("arena") for _ in range(descriptors)]
     for arena in arenas:
         os.ftruncate(arena, ARENA)
