@@ -26,9 +26,9 @@ def pytest_report_header() -> str | None:
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks every test that uses a shared server; tests that start processes of their own carry the mark themselves."""
-    skip_long = pytest.mark.skip(reason="takes long: IEI_LONG_TESTS=1 runs it")
+    skip_long = pytest.mark.skip(reason="takes long: LONG_TESTS=1 runs it")
     for item in items:
-        if item.get_closest_marker("long") and not os.environ.get("IEI_LONG_TESTS"):
+        if item.get_closest_marker("long") and not os.environ.get("LONG_TESTS"):
             item.add_marker(skip_long)
         if item.path.name in PROGRAMS or SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.server)

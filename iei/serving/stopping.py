@@ -66,6 +66,8 @@ class Stopping:
         loop.add_signal_handler(signal.SIGTERM, self._drain)
         for number in (signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, self._stop_at_once)
+        if self._is_last and self._is_last.is_set:  # a signal to a worker that has just been forked is lost in gunicorn
+            self._stop_at_once()
 
     def _drain(self) -> None:
         if self._connections.is_draining or self.port_closed.is_set():

@@ -14,13 +14,13 @@ import pytest
 from tests.clients.calls import TEXTS, URIS, expected
 from tests.servers import Server
 
-PYTHON = os.environ.get("IEI_TEST_INFINITY_PYTHON")
+PYTHON = os.environ.get("TEST_INFINITY_PYTHON")
 
 
 @pytest.mark.skipif(
     not PYTHON,
     reason="infinity_client needs an environment of its own: UV_PROJECT_ENVIRONMENT=.venv-infinity uv sync "
-    "--only-group clients-infinity, then IEI_TEST_INFINITY_PYTHON=$PWD/.venv-infinity/bin/python",
+    "--only-group clients-infinity, then TEST_INFINITY_PYTHON=$PWD/.venv-infinity/bin/python",
 )
 def test_infinity_client(text_server: Server) -> None:
     """Its defaults are `model: default/not-specified` and `dimensions: 0`; its list of models must be parsed, too."""

@@ -19,14 +19,14 @@ import pytest
 from tests.pictures import base64_of, data_uri, jpeg
 from tests.servers import Server
 
-PYTHON = os.environ.get("IEI_TEST_KSERVE_PYTHON")
+PYTHON = os.environ.get("TEST_KSERVE_PYTHON")
 PROGRAM = Path(__file__).with_name("kserve_v1_program.py")
 CAT = jpeg(name="chelsea")
 
 pytestmark = pytest.mark.skipif(
     not PYTHON,
     reason="needs kserve in an environment of its own: UV_PROJECT_ENVIRONMENT=FOLDER uv sync --only-group "
-    "clients-kserve, then IEI_TEST_KSERVE_PYTHON=FOLDER/bin/python",
+    "clients-kserve, then TEST_KSERVE_PYTHON=FOLDER/bin/python",
 )
 
 

@@ -40,11 +40,11 @@ def triton() -> Any:
 @pytest.fixture(scope="module")
 def kserve_python() -> str:
     """The interpreter of an environment with the package kserve, whose requirements contradict ours."""
-    python = os.environ.get("IEI_TEST_KSERVE_PYTHON")
+    python = os.environ.get("TEST_KSERVE_PYTHON")
     if not python:
         pytest.skip(
             "needs kserve: UV_PROJECT_ENVIRONMENT=.venv-kserve uv sync --only-group clients-kserve, "
-            "and IEI_TEST_KSERVE_PYTHON=.venv-kserve/bin/python"
+            "and TEST_KSERVE_PYTHON=.venv-kserve/bin/python"
         )
     return python
 

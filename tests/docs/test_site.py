@@ -14,7 +14,7 @@ import pytest
 
 from tests.servers import ROOT
 
-PYTHON = os.environ.get("IEI_TEST_DOCS_PYTHON") or (sys.executable if importlib.util.find_spec("sphinx") else None)
+PYTHON = os.environ.get("TEST_DOCS_PYTHON") or (sys.executable if importlib.util.find_spec("sphinx") else None)
 
 pytestmark = pytest.mark.server
 
@@ -24,7 +24,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not PYTHON:
         pytest.skip(
             "Sphinx needs an environment of its own: UV_PROJECT_ENVIRONMENT=.venv-docs uv sync --only-group docs, "
-            "then IEI_TEST_DOCS_PYTHON=$PWD/.venv-docs/bin/python"
+            "then TEST_DOCS_PYTHON=$PWD/.venv-docs/bin/python"
         )
     folder = tmp_path_factory.mktemp("site")
     command = [PYTHON, "-m", "sphinx", "--fail-on-warning", "--nitpicky", "--quiet", "-c", "docs/site"]

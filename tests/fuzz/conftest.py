@@ -1,4 +1,4 @@
-"""Long runs (IEI_FUZZ_SECONDS): harnesses go on, with other examples, until the time is over."""
+"""Long runs (FUZZ_SECONDS): harnesses go on, with other examples, until the time is over."""
 
 from __future__ import annotations
 

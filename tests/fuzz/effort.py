@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-SECONDS = float(os.environ.get("IEI_FUZZ_SECONDS", "0"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 """For how long all harnesses together look for faults. 0: a fixed number of examples each, in the suite."""
 
 

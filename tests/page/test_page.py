@@ -1,6 +1,6 @@
 """The page in a real browser: what people see, do and hear on it. Chromium's own, headless.
 
-With `IEI_SCREENSHOTS=1`, the pictures of README.md and docs/page.md are made anew.
+With `MAKE_SCREENSHOTS=1`, the pictures of README.md and docs/page.md are made anew.
 """
 
 from __future__ import annotations
@@ -491,7 +491,7 @@ def test_the_code_runs_as_it_stands(browser: Browser, keyed_server: Server, file
                 assert done.stdout.split() == ["24", "24"]
 
 
-@pytest.mark.skipif(not os.environ.get("IEI_SCREENSHOTS"), reason="makes docs/images anew: IEI_SCREENSHOTS=1")
+@pytest.mark.skipif(not os.environ.get("MAKE_SCREENSHOTS"), reason="makes docs/images anew: MAKE_SCREENSHOTS=1")
 def test_screenshots(browser: Browser, demo_server: Server, files: dict[str, Path]) -> None:
     desktop, phone = {"width": 1280, "height": 1160}, {"width": 360, "height": 740}
     for name, scheme, size, scale in (
