@@ -77,7 +77,7 @@ def test_a_stream_is_cut_into_frames_wherever_it_arrives_in_pieces(pieces: list[
 def test_a_connection_yields_frames_or_a_value_error(hello: bytes, stream: list[bytes], descriptors: int) -> None:
     before = psutil.Process().num_fds()
     send_to_a_connection(hello, stream, descriptors)
-    assert psutil.Process().num_fds() == before
+    assert psutil.Process().num_fds() <= before  # fewer: the collector has closed what another test left
 
 
 def send_to_a_connection(hello: bytes, stream: list[bytes], descriptors: int) -> None:
