@@ -1,8 +1,9 @@
-"""Hardware resources: what this process may use, and what processes use."""
+"""What the machine gives: cores that this process may use, memory that processes use and share."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -26,6 +27,20 @@ def resident_bytes(pid: int) -> int:
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def anonymous_memory(name: str, nbytes: int) -> int:
+    """The descriptor of new memory, filled with zeros, for processes that share it.
+
+    It has no name in any file system, and so nothing to clean up: `name` is for those who look at /proc.
+    """
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create(name)
+    else:  # macOS: an unlinked temporary file does the same work
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, nbytes)
+    return fd
 
 
 def _quota(root: Path) -> int | None:

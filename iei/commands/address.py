@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from gunicorn import systemd
+
 from iei import ports
 from iei.errors import StartupError
 from iei.settings import ServerSettings, said
@@ -24,6 +26,6 @@ def reserved(settings: ServerSettings) -> str:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise StartupError(f"can't listen on {said('bind')}={address}: no socket can be made in {folder}.")
         return address
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):  # systemd has opened the sockets, and gunicorn takes those
+    if systemd.listen_fds(unset_environment=False):  # systemd has opened the sockets, and gunicorn takes those
         return address
     return f"fd://{ports.bind(address, 'IEI_BIND, IEI_PORT').detach()}"

@@ -11,7 +11,6 @@ import asyncio
 import mmap
 import os
 import stat
-import tempfile
 from bisect import bisect_left
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iei.line import Line
+from iei.machine import anonymous_memory
 from iei.priority import BULK_SHARE, Priority
 
 
@@ -35,13 +35,7 @@ class Memory:
     @classmethod
     def create(cls, nbytes: int) -> Memory:
         """New memory, filled with zeros."""
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("iei-arena")
-        else:  # macOS: an unlinked temporary file does the same work
-            with tempfile.TemporaryFile() as file:
-                fd = os.dup(file.fileno())
-        os.ftruncate(fd, nbytes)
-        return cls(fd, nbytes)
+        return cls(anonymous_memory("iei-arena", nbytes), nbytes)
 
     @classmethod
     def received(cls, fd: int, nbytes: int) -> Memory:

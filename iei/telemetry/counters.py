@@ -14,7 +14,6 @@ import json
 import logging
 import mmap
 import os
-import tempfile
 import weakref
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from iei.machine import anonymous_memory
 from iei.rows import Rows
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Counters:
 
     def __init__(self, metrics: Sequence[Metric], fd: int | None = None) -> None:
         self.metrics = metrics
-        self.fd = _memory(_BYTES) if fd is None else fd
+        self.fd = anonymous_memory("iei-counters", _BYTES) if fd is None else fd
         weakref.finalize(self, os.close, self.fd)
         self._rows = Rows(self.fd, ROWS)
         self._metrics = {metric.name: metric for metric in metrics}
@@ -224,14 +224,3 @@ _CELLS_AT = _NAMES_AT + NAMES_BYTES
 _BYTES = _CELLS_AT + 8 * ROWS * COLUMNS
 _SPARE = 64
 """The first columns are for what there is no room for, and are never read."""
-
-
-def _memory(nbytes: int) -> int:
-    """The descriptor of new memory without a name, filled with zeros."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("iei-counters")
-    else:  # macOS: an unlinked temporary file does the same work
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
-    os.ftruncate(fd, nbytes)
-    return fd
