@@ -42,8 +42,7 @@ import uvloop
 
 from benchmarks import machine, memory
 from benchmarks.load import Connection, Load, request
-from benchmarks.report import replace_section
-from benchmarks.throughput import progress
+from benchmarks.report import progress, replace_section
 from benchmarks.workload import bodies, write_model
 from tests.servers import ROOT, Server, ServerDied, serve
 

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -34,11 +34,10 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.report import PAGE, replace_section, table
+from benchmarks.report import progress, table, write_down
 from benchmarks.workload import pictures, write_model
 from tests.servers import ROOT, serve
 
-RESULTS = ROOT / "benchmarks" / "results" / "priority.json"
 BULK = "X-IEI-Priority: bulk"
 SEED = 0
 
@@ -226,11 +225,6 @@ def said(this: Round) -> str:
     return "; ".join(parts)
 
 
-def progress(text: str) -> None:
-    """A line on stderr."""
-    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
-
-
 def main() -> None:
     """Measures, prints the tables and, without `--quick`, writes them down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -252,14 +246,7 @@ def main() -> None:
     text = summary(plan, rounds)
     print(text)
     if not quick:
-        results = {
-            "machine": machine.describe(),
-            "plan": asdict(plan),
-            "rounds": [{name: asdict(each) for name, each in this.items()} for this in rounds],
-        }
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-        replace_section(PAGE, "priority", text)
+        write_down("priority", plan, rounds, text)
 
 
 if __name__ == "__main__":

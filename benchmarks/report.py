@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+from benchmarks import machine
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "benchmarks.md"
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def progress(text: str) -> None:
+    """A line on stderr."""
+    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+
+
+def write_down(name: str, plan: Any, rounds: Sequence[Mapping[str, Any]], text: str) -> None:
+    """Writes all rounds to the results' NAME.json, and `text` into the section NAME of docs/benchmarks.md.
+
+    Args:
+        name: of the benchmark.
+        plan: a dataclass: what was measured, and how long.
+        rounds: what was measured in each: name → a dataclass.
+        text: the tables, and what they were measured on.
+    """
+    results = {
+        "machine": machine.describe(),
+        "plan": asdict(plan),
+        "rounds": [{name: asdict(each) for name, each in this.items()} for this in rounds],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
+    replace_section(PAGE, name, text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

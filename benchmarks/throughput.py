@@ -14,19 +14,17 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 from benchmarks import machine, memory
-from benchmarks.report import PAGE, replace_section, table
+from benchmarks.report import progress, table, write_down
 from benchmarks.workload import bodies, write_model
 from tests.servers import ROOT, serve
 
-RESULTS = ROOT / "benchmarks" / "results" / "throughput.json"
 WORKER_CLASS = "uvicorn_worker.UvicornWorker"
 
 
@@ -183,11 +181,6 @@ def memory_row(name: str, roles: Mapping[str, list[float]]) -> list[str]:
     return [name, span("master"), span("worker"), span("engine"), span("supervisor"), f"{total:.0f}"]
 
 
-def progress(text: str) -> None:
-    """A line on stderr."""
-    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
-
-
 def main() -> None:
     """Measures, prints the tables and, without `--quick`, writes them down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -207,14 +200,7 @@ def main() -> None:
     text = summary(plan, rounds)
     print(text)
     if not quick:
-        results = {
-            "machine": machine.describe(),
-            "plan": asdict(plan),
-            "rounds": [{name: asdict(result) for name, result in this.items()} for this in rounds],
-        }
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-        replace_section(PAGE, "throughput", text)
+        write_down("throughput", plan, rounds, text)
 
 
 if __name__ == "__main__":

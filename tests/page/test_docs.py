@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 
 import pytest
 from starlette.testclient import TestClient
@@ -12,6 +11,7 @@ from starlette.testclient import TestClient
 from iei.engine.inprocess import InProcessEngine
 from tests.apps import app_around
 from tests.engine.runtimes_for_tests import KnownRuntime
+from tests.page.documents import Document
 from tests.servers import ROOT
 
 OURS, THEIRS = (
@@ -26,30 +26,14 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
-class Loaded(HTMLParser):
-    """What a document loads or leads to, and what it has inline."""
-
-    def __init__(self, document: str) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-        self.inline: list[str] = []
-        self.feed(document)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        for name, value in attributes:
-            if name == "style" or name.startswith("on"):
-                self.inline.append(f"{tag}.{name}")
-            elif value and name in ("href", "src"):
-                self.addresses.append(value)
-
-
 def test_the_page_is_whole_and_loads_nothing_from_elsewhere(client: TestClient) -> None:
     document = client.get("/docs").text
-    loaded = Loaded(document)
-    assert not loaded.inline
+    parsed = Document(document)
+    addresses = [*parsed.loaded, *parsed.links]
+    assert not parsed.inline
     assert not re.search(r"https?://", document)
-    assert {address.removeprefix("docs/") for address in loaded.addresses} >= {"swagger-ui-bundle.js", "docs.js"}
-    for address in loaded.addresses:
+    assert {address.removeprefix("docs/") for address in addresses} >= {"swagger-ui-bundle.js", "docs.js"}
+    for address in addresses:
         for base in ("/", "/m/known/"):
             assert client.get(base + address).status_code == 200, address
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from iei.engine.inprocess import InProcessEngine
 from iei.page.files import MEDIA_TYPES
 from tests.apps import app_around
 from tests.engine.runtimes_for_tests import KnownRuntime
+from tests.page.documents import Document
 from tests.servers import ROOT
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
@@ -56,28 +56,11 @@ def test_nothing_but_the_page_s_own_files_is_allowed_in_it(client: TestClient) -
         assert headers["permissions-policy"].startswith("camera=(self)")
 
 
-class Addresses(HTMLParser):
-    """What a document loads, and what it has inline."""
-
-    def __init__(self, document: str) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.inline: list[str] = []
-        self.feed(document)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        for name, value in attributes:
-            if name == "style" or name.startswith("on"):
-                self.inline.append(f"{tag}.{name}")
-            elif value and ((tag, name) == ("link", "href") or name == "src"):
-                self.found.append(value)
-
-
 def test_it_is_whole_relative_and_light(client: TestClient) -> None:
-    addresses = Addresses(client.get("/", headers=BROWSER).text)
-    assert not addresses.inline
-    assert addresses.found
-    for address in addresses.found:
+    document = Document(client.get("/", headers=BROWSER).text)
+    assert not document.inline
+    assert document.loaded
+    for address in document.loaded:
         assert client.get(f"/{address}").status_code == 200
         assert client.get(f"/m/known/{address}").status_code == 200
     contents = {name: client.get(f"/page/{name}").content for name in FILES}
