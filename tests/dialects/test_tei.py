@@ -146,10 +146,17 @@ def test_inference_client_of_the_hub_with_texts(text_server: Server) -> None:
 
 
 def test_texts_and_pictures_in_one_request(text_server: Server) -> None:
-    mixed = post(text_server, "/embed", {"inputs": ["a cat", data_uri(jpeg()), FIRST], "truncate": True}).json()
-    alone = post(text_server, "/embed", {"inputs": FIRST, "modality": "image"}).json()
-    assert np.allclose(mixed[1], alone[0], atol=1e-5)
-    assert not np.allclose(mixed[2], alone[0], atol=1e-3), "without a word about it, base64 is a text"
+    mixed = post(text_server, "/embed", {"inputs": ["a cat", data_uri(jpeg(name="chelsea"))]}).json()
+    cat = post(text_server, "/embed", {"inputs": "a cat"}).json()
+    photo = post(text_server, "/embed", {"inputs": FIRST, "modality": "image"}).json()
+    assert np.allclose(mixed, [*cat, *photo], atol=1e-5)
+
+
+def test_a_picture_in_plain_base64_is_told_how_to_be_sent(text_server: Server) -> None:
+    refused = post(text_server, "/embed", {"inputs": ["a cat", FIRST]})
+    assert refused.status_code == 400
+    assert "inputs[1]: is a picture (JPEG) in plain base64" in refused.json()["error"]
+    assert "data:image/jpeg;base64,…" in refused.json()["error"]
 
 
 def test_similarity_is_the_cosine(text_server: Server) -> None:
