@@ -138,11 +138,14 @@ def _refuse_handshakes(listener: socket.socket) -> None:
     """From now on nobody new connects, while those who have begun to can finish.
 
     Without it, a client could connect between the last `accept` and `close`, and its request would be lost. The client
-    sends its SYN again after a second, and is refused by then.
+    sends its SYN again after a second, and is refused by then. Some kernels grant it to CAP_NET_ADMIN only.
     """
     if listener.family == socket.AF_UNIX:
         return
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN))
-    listener.setsockopt(
-        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(_DROP_SYN), ctypes.addressof(program))
-    )
+    try:
+        listener.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(_DROP_SYN), ctypes.addressof(program))
+        )
+    except OSError as error:  # the port closes all the same: only whoever connects within these microseconds is lost
+        log.info("no filter for the port that closes: %s", error)

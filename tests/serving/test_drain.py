@@ -26,6 +26,7 @@ from tests.serving.balancers import HAPROXY, NGINX, free_port, haproxy, nginx
 pytestmark = pytest.mark.server
 
 PATIENCE_S = 30.0
+WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set", "-all", "--inh-caps", "-all")
 PICTURE = {"inputs": [pictures.base64_of(pictures.png())]}
 
 
@@ -133,6 +134,16 @@ def test_a_server_that_stops_answers_until_its_port_closes(demo_cache: str) -> N
             idle.settimeout(PATIENCE_S)
             assert idle.recv(1) == b""
         assert server.process.wait(PATIENCE_S) == 0
+
+
+def test_a_server_without_capabilities_closes_its_port(demo_cache: str) -> None:
+    """As in a container: its kernel may refuse the filter that keeps new clients from connecting."""
+    python = [*WITHOUT_CAPABILITIES, sys.executable] if os.geteuid() == 0 else [sys.executable]
+    command = [*python, "-m", "iei", "serve", "--demo", "--workers", "2", "--bind", "127.0.0.1:0"]
+    with serve({"IEI_CACHE_DIR": demo_cache, "IEI_THREADS": "1"}, command=command) as server:
+        assert status(server.url) == 200
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
 
 
 @pytest.mark.long
