@@ -1,5 +1,3 @@
-# syntax=docker/dockerfile:1
-#
 #   docker build -t iei .                                       CPU
 #   docker build -t iei:gpu --build-arg TORCH_BACKEND=cu132 .   GPU: the CUDA version of the PyTorch wheels
 #

@@ -45,9 +45,13 @@ start() {
 }
 
 becomes_healthy() {
-    local patience=$((SECONDS + 180))
+    local patience=$((SECONDS + 600))
     until podman healthcheck run "$server"; do
-        ((SECONDS < patience)) && podman exec "$server" true && sleep 0.5
+        if ((SECONDS > patience)) || ! podman exec "$server" true; then
+            podman logs "$server"
+            return 1
+        fi
+        sleep 1
     done
 }
 
