@@ -239,7 +239,7 @@ class CheckPlan:
     max_batch: int = 8
     fleets: tuple[int, ...] = (1, 2, 3)
     loads: tuple[float, ...] = (0.5, 0.8)
-    seconds: float = 20.0
+    seconds: float = 15.0
 
     @property
     def forward(self) -> Forward:
@@ -267,36 +267,36 @@ def check(plan: CheckPlan) -> dict[str, Checked]:
         folder = Path(name)
         body = folder / "body"
         body.write_text(json.dumps({"inputs": [pictures.base64_of(pictures.png(8, 8))]}))
-        ports = [stack.enter_context(replica(plan)) for _ in range(max(plan.fleets))]
+        servers = [stack.enter_context(replica(plan)) for _ in range(max(plan.fleets))]
+        ports = [int(server.stdout.readline()) for server in servers if server.stdout]  # started side by side
         lone = measured(f"http://127.0.0.1:{ports[0]}", body, LONE_RATE, plan.seconds)["latencies_s"]
         besides_s = float(np.median(lone)) - plan.forward.seconds(1)
         progress(f"besides its forward, a request takes {besides_s * 1e3:.1f} ms")
-        for servers in plan.fleets:
-            with haproxy(folder, ports[:servers]) as url:
+        for number in plan.fleets:
+            with haproxy(folder, ports[:number]) as url:
                 for load in plan.loads:
-                    rate = load * servers * plan.forward.rate
+                    rate = load * number * plan.forward.rate
                     real = measured(url, body, rate, plan.seconds)
                     latencies = np.array(real["latencies_s"])
-                    simulated = simulate(plan.forward, [(plan.seconds, rate)], servers, choices=servers)
-                    rows[f"{servers}, {load:.0%}"] = row = Checked(
+                    simulated = simulate(plan.forward, [(plan.seconds, rate)], number, choices=number)
+                    rows[f"{number}, {load:.0%}"] = row = Checked(
                         len(latencies),
                         *(float(np.percentile(latencies, percent)) for percent in (50, 99)),
                         *(simulated.percentile(percent) + besides_s for percent in (50, 99)),
                         late_s=real["late_s"],
                     )
-                    progress(f"{servers} servers at {load:.0%}: {row}")
+                    progress(f"{number} servers at {load:.0%}: {row}")
     return rows
 
 
 @contextmanager
-def replica(plan: CheckPlan) -> Iterator[int]:
-    """A real server, and its port."""
+def replica(plan: CheckPlan) -> Iterator[subprocess.Popen[str]]:
+    """A real server, which prints its port when it has one."""
     options = {"--base-s": plan.base_s, "--each-s": plan.each_s, "--max-batch": plan.max_batch}
     command = [sys.executable, "-m", "benchmarks.replica", *(str(part) for each in options.items() for part in each)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout
-            yield int(process.stdout.readline())
+            yield process
         finally:
             process.terminate()
 
