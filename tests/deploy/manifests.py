@@ -65,7 +65,7 @@ def run_helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs Helm, which must be here."""
     program = helm()
     assert program
-    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=200, check=False)
 
 
 def template(*options: str, namespace: str = NAMESPACE) -> str:
@@ -105,7 +105,7 @@ def _checked(command: Sequence[str], manifests: Sequence[Manifest]) -> list[str]
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr
