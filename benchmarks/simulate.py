@@ -280,9 +280,11 @@ def check(plan: CheckPlan) -> dict[str, Checked]:
                     latencies = np.array(real["latencies_s"])
                     simulated = simulate(plan.forward, [(plan.seconds, rate)], number, choices=number)
                     rows[f"{number}, {load:.0%}"] = row = Checked(
-                        len(latencies),
-                        *(float(np.percentile(latencies, percent)) for percent in (50, 99)),
-                        *(simulated.percentile(percent) + besides_s for percent in (50, 99)),
+                        requests=len(latencies),
+                        p50_s=float(np.percentile(latencies, 50)),
+                        p99_s=float(np.percentile(latencies, 99)),
+                        simulated_p50_s=simulated.percentile(50) + besides_s,
+                        simulated_p99_s=simulated.percentile(99) + besides_s,
                         late_s=real["late_s"],
                     )
                     progress(f"{number} servers at {load:.0%}: {row}")

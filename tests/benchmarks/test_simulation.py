@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_arrivals_are_as_many_as_the_rate_says_and_in_order() -> None:
     assert max(moments) < 110
 
 
-def decided(policy: Policy, servers: int, scrapes: list[tuple[float, float]]) -> list[int]:
+def decided(policy: Policy, servers: int, scrapes: Sequence[tuple[float, float]]) -> list[int]:
     """What is wanted after each scrape of (seconds that wait, forwards that run)."""
     scaler = Autoscaler(policy, servers)
     forward_s = 0.0
