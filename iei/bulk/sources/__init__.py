@@ -1,4 +1,4 @@
-"""What bulk jobs read: folders, patterns, files, stdin, WebDataset, Parquet, Arrow, CSV; on this machine or in a cloud."""
+"""What bulk jobs read: folders, files, lines, tables and shards, on this machine or in a cloud."""
 
 from iei.bulk.sources.opening import open_source
 

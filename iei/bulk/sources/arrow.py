@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ from iei.bulk.sources.tables import Kind, Row
 _ROWS = 16
 """Rows that are read at a time. Pictures of 10 MB are common, and 64 at a time are in work anyway."""
 _BUFFER_BYTES = 2**20
-"""Read ahead in each column. Without it, a column's whole part of a row group is read at once: gigabytes of pictures."""
+"""Read ahead in each column. Without it, a row group's whole column is read at once: gigabytes of pictures."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Parquet:
         with self._open() as file:
             return _kinds(file.schema_arrow)
 
-    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+    def rows(self, columns: Sequence[str]) -> Generator[Row]:
         """See `Table`."""
         with self._open() as file:
             yield from _values(file.iter_batches(_ROWS, columns=list(columns), use_threads=False), columns)
@@ -65,7 +65,7 @@ class ArrowFile:
         with self._open() as (schema, _):
             return _kinds(schema)
 
-    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+    def rows(self, columns: Sequence[str]) -> Generator[Row]:
         """See `Table`."""
         with self._open() as (_, batches):
             yield from _values((batch.select(list(columns)) for batch in batches), columns)
@@ -92,7 +92,7 @@ class ArrowFile:
 _MAGIC = b"ARROW1"
 
 
-def _values(batches: Iterable[Any], columns: Sequence[str]) -> Iterator[Row]:
+def _values(batches: Iterable[Any], columns: Sequence[str]) -> Generator[Row]:
     for batch in batches:
         # One value at a time is made an object of Python: a batch of an Arrow file may have thousands of pictures.
         arrays = [batch.column(name) for name in columns]

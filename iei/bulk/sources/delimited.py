@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +29,10 @@ class Delimited:
         with self._open() as rows:
             return dict.fromkeys(next(rows, []), "string")
 
-    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+    def rows(self, columns: Sequence[str]) -> Generator[Row]:
         """See `Table`."""
         with self._open() as rows:
-            header = next(rows, [])
+            header: list[str] = next(rows, [])
             places = [header.index(name) for name in columns]
             for row in rows:
                 if row:  # an empty line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -155,4 +156,4 @@ def _faults(path: str) -> Iterator[None]:
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        raise OSError(None, f"{type(error).__name__}: {error}", path) from error
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error

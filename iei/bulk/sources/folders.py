@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from pathlib import PurePath
 
 from iei.bulk.items import Broken, Item, Stored
 from iei.bulk.sources.files import Files
-from iei.bulk.sources.pictures import is_picture
+from iei.bulk.sources.pictures import at_address, is_picture
 from iei.bulk.sources.reading import reading, utf8
 from iei.bulk.sources.walk import Found, glob, walk
 from iei.errors import InvalidInput, StartupError
@@ -23,10 +23,10 @@ class _Pictures:
 
     total = None
 
-    def __init__(self, files: Files, path: str, prefix: str) -> None:
+    def __init__(self, files: Files, path: str, label: str = "") -> None:
         self._files = files
         self._path = path
-        self._prefix = prefix
+        self._prefix = f"{label}/" if label else ""
         self.skipped = 0
 
     def __iter__(self) -> Iterator[Item]:
@@ -43,7 +43,7 @@ class _Pictures:
                     yield Item(id_, Stored(partial(self._files.read, found.path)))
                 else:
                     self.skipped += 1
-                    others[PurePath(found.path).suffix.lower()] += 1
+                    others[posixpath.splitext(found.path)[1].lower()] += 1
         if not pictures:
             raise StartupError(self._nothing(others))
 
@@ -55,7 +55,7 @@ class _Pictures:
 
 
 class Folder(_Pictures):
-    """A folder: ids are paths below it, behind `prefix`."""
+    """A folder: ids are paths below it, behind `label`."""
 
     def _found(self) -> Iterator[Found]:
         return walk(self._files, self._path)
@@ -92,3 +92,17 @@ class SingleFile:
     def __iter__(self) -> Iterator[Item]:
         """See `Source`."""
         yield Item(utf8(self._path), Stored(partial(self._files.read, self._path)))
+
+
+class SingleAddress:
+    """A picture at an http or https address, or in a data URI."""
+
+    total = 1
+    skipped = 0
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def __iter__(self) -> Iterator[Item]:
+        """See `Source`."""
+        yield Item(self._address, at_address(self._address))

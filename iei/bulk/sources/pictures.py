@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from functools import partial
-from pathlib import PurePath
 from typing import Any
 
 from PIL import Image
@@ -23,12 +23,11 @@ SUFFIXES = frozenset(suffix for suffix, name in Image.EXTENSION.items() if name 
     ".mpo",
 }
 """Suffixes of files that are pictures to a person. Some are in formats that are not decoded: their rows say so."""
-_OTHER_SUFFIXES = frozenset(
-    ".arrow .bin .c .cfg .csv .db .doc .docx .feather .gz .h5 .htm .html .ini .ipynb .js .json .jsonl .lance .log .md "
-    ".mov .mp3 .mp4 .ndjson .npy .npz .parquet .pdf .pkl .ppt .pptx .pt .py .rst .safetensors .sh .sqlite .tar .toml "
-    ".tsv .txt .wav .xls .xlsx .xml .xmp .yaml .yml .zip".split()
+_OTHER = re.compile(
+    r"\.(arrow|bin|c|cfg|csv|db|docx?|feather|gz|h5|html?|ini|ipynb|jsonl?|js|lance|log|md|mov|mp[34]|ndjson|np[yz]|"
+    r"parquet|pdf|pkl|pptx?|pt|py|rst|safetensors|sh|sqlite|tar|toml|tsv|txt|wav|xlsx?|xm[lp]|ya?ml|zip)"
 )
-"""Suffixes of files that are no pictures, so that those need not be opened. What has neither is asked for its bytes."""
+"""Suffixes of files that are no pictures, so that those need not be opened. Of others, the first bytes decide."""
 _SIGNATURE_BYTES = 16
 _ANY_SIZE = 2**62
 """The service has the limit on a picture's bytes, and words for it."""
@@ -37,8 +36,8 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 def is_picture(files: Files, path: str) -> bool:
     """Whether a file is a picture by its suffix, or, where that says nothing, by its first bytes."""
-    suffix = PurePath(path).suffix.lower()
-    if suffix in SUFFIXES or suffix in _OTHER_SUFFIXES:
+    suffix = posixpath.splitext(path)[1].lower()
+    if suffix in SUFFIXES or _OTHER.fullmatch(suffix):
         return suffix in SUFFIXES
     try:
         with files.open(path) as file:
@@ -62,7 +61,7 @@ def looks_like_address(text: str) -> bool:
         return True
     if _SCHEME.match(start):
         return not any(map(str.isspace, text))
-    return PurePath(text).suffix.lower() in SUFFIXES and "\n" not in text
+    return posixpath.splitext(text)[1].lower() in SUFFIXES and "\n" not in text
 
 
 def at_address(address: Any, folder: str = "") -> Content:

@@ -26,13 +26,13 @@ def reading(path: str, what: str = "", *damage: type[Exception]) -> Iterator[Non
         raise StartupError(f"{error.filename or path} does not exist.") from error
     except PermissionError as error:
         raise StartupError(f"{error.filename or path} may not be read by this user (permissions).") from error
-    except damage as error:
+    except (OSError, *damage) as error:
+        if isinstance(error, OSError) and not (what and error.errno is None):  # a library's own has no number
+            reason = error.strerror or str(error) or type(error).__name__
+            raise StartupError(f"{error.filename or path} can't be read: {reason}. Once it can be, {GO_ON}.") from error
         raise StartupError(
-            f"{path} is damaged, or not {what}: {error}. What is before is done; replace it, and {GO_ON}."
+            f"{path} is damaged, or not {what}: {str(error).strip()}. What is before is done; replace it, and {GO_ON}."
         ) from error
-    except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        raise StartupError(f"{error.filename or path} can't be read: {reason}. Once it can be, {GO_ON}.") from error
 
 
 def utf8(path: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from iei.bulk.items import Content, Encoded, Item, Text
 from iei.bulk.sources.files import files_of, join
@@ -18,6 +18,7 @@ from iei.models.spec import Modality
 Kind = Literal["bytes", "picture", "string", "integer", "other"]
 """What the values of a column are: files' bytes, `{bytes, path}` structs, strings, whole numbers, or anything else."""
 Row = tuple[Any, ...]
+"""Values of the columns that were asked for, in that order."""
 
 
 class Table(Protocol):
@@ -32,7 +33,7 @@ class Table(Protocol):
         """Its columns, in order. Raises StartupError if it is no such file."""
         ...
 
-    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+    def rows(self, columns: Sequence[str]) -> Generator[Row]:
         """Yields the values of these columns, row by row, a bounded number of rows in memory.
 
         Raises:
@@ -69,41 +70,24 @@ class Rows:
         id_column: str | None,
     ) -> None:
         self._table = table
+        self._column = column
         self._label = label
         self._modality = modality
         self._keep = tuple(keep)
-        kinds = table.columns()
-        for name in filter(None, (column, id_column, *keep)):
-            if name not in kinds:
-                raise StartupError(f"{table.path} has no column {name!r}, but {_listed(kinds)}.")
-        self._column = column or _embedded(table.path, kinds, modality)
-        self._kind = kinds[self._column]
-        if self._kind not in _EMBEDDABLE:
-            raise StartupError(
-                f"{table.path}: column {self._column!r} has neither bytes, {{bytes, path}} structs nor strings."
-            )
-        if modality == "text" and self._kind != "string":
-            raise StartupError(f"{table.path}: column {self._column!r} has pictures, and the modality is text.")
-        self._id_column = id_column or ("id" if kinds.get("id") in ("string", "integer") else None)
-        if id_column and kinds[id_column] not in ("string", "integer"):
-            raise StartupError(f"{table.path}: ids are strings or whole numbers, and column {id_column!r} has neither.")
-        self._content: Callable[[Any], Content] | None = None
+        self._id_column = id_column
 
     def __iter__(self) -> Iterator[Item]:
         """See `Source`."""
-        content = self._content = self._content or self._reader()
-        columns = tuple(dict.fromkeys(filter(None, (self._column, self._id_column, *self._keep))))
-        places = {name: place for place, name in enumerate(columns)}
-        value_at = places[self._column]
-        id_at = places[self._id_column] if self._id_column else None
-        kept_at = [(name, places[name]) for name in self._keep]
+        column, id_column, content = self._layout
+        columns = tuple(dict.fromkeys(filter(None, (column, id_column, *self._keep))))
         for number, row in enumerate(self._table.rows(columns)):
+            value = dict(zip(columns, row, strict=True))
             # An id that is null would be joined with nothing: the row's number finds it.
-            id_ = None if id_at is None else row[id_at]
+            id_ = value[id_column] if id_column else None
             yield Item(
                 f"{self._label}/{number}" if id_ is None else str(id_),
-                content(row[value_at]),
-                {name: row[place] for name, place in kept_at},
+                content(value[column]),
+                {name: value[name] for name in self._keep},
             )
 
     @property
@@ -111,29 +95,56 @@ class Rows:
         """See `Source`."""
         return self._table.count()
 
-    def _reader(self) -> Callable[[Any], Content]:
+    @cached_property
+    def _layout(self) -> _Layout:
+        """Found out when the table is first read: there may be thousands of them, far away."""
+        path, kinds = self._table.path, self._table.columns()
+        for name in filter(None, (self._column, self._id_column, *self._keep)):
+            if name not in kinds:
+                raise StartupError(f"{path} has no column {name!r}, but {_listed(kinds)}.")
+        column = self._column or _embedded(path, kinds, self._modality)
+        if kinds[column] not in _EMBEDDABLE:
+            raise StartupError(f"{path}: column {column!r} has neither bytes, {{bytes, path}} structs nor strings.")
+        if self._modality == "text" and kinds[column] != "string":
+            raise StartupError(f"{path}: column {column!r} has pictures, and the modality is text.")
+        if self._id_column and kinds[self._id_column] not in _IDS:
+            raise StartupError(f"{path}: ids are strings or whole numbers; column {self._id_column!r} has neither.")
+        id_column = self._id_column or ("id" if kinds.get("id") in _IDS else None)
+        return _Layout(column, id_column, self._content(column, kinds[column]))
+
+    def _content(self, column: str, kind: Kind) -> Callable[[Any], Content]:
         """What makes an item's content of a value."""
-        folder = posixpath.dirname(self._table.path)
-        if self._kind == "bytes":
+        path = self._table.path
+        folder = posixpath.dirname(path)
+        if kind == "bytes":
             return _bytes
-        if self._kind == "picture":
+        if kind == "picture":
             return partial(_struct, folder)
         if self._modality == "text":
             return _text
-        with closing(self._table.rows((self._column,))) as rows:
-            sample = [value for (value,) in islice(rows, _SAMPLE) if isinstance(value, str) and value]
-        addresses = [value for value in sample if looks_like_address(value)]
-        if self._modality is None and not addresses:
+        with closing(self._table.rows((column,))) as rows:
+            sample = [value for (value,) in islice(rows, _SAMPLE) if value]
+        others = [value for value in sample if not looks_like_address(value)]
+        if self._modality == "image" or not others:
+            return partial(at_address, folder=_base(folder, sample))
+        if len(others) == len(sample):
             return _text
-        if self._modality is None and len(addresses) < len(sample):
-            other = next(value for value in sample if not looks_like_address(value))
-            raise StartupError(
-                f"{self._table.path}: column {self._column!r} has addresses of pictures ({addresses[0][:60]!r}) and "
-                f"others ({other[:60]!r}): say what they are by --modality image, or text."
-            )
-        return partial(at_address, folder=_base(folder, sample))
+        address = next(value for value in sample if looks_like_address(value))
+        raise StartupError(
+            f"{path}: column {column!r} has addresses of pictures ({address[:60]!r}) and others ({others[0][:60]!r}): "
+            "say what they are by --modality image, or text."
+        )
 
 
+class _Layout(NamedTuple):
+    """Which columns are read, and for what."""
+
+    column: str
+    id_column: str | None
+    content: Callable[[Any], Content]
+
+
+_IDS: Sequence[Kind] = ("string", "integer")
 _EMBEDDABLE: Sequence[Kind] = ("bytes", "picture", "string")
 _SAMPLE = 100
 """Strings that decide whether a column has addresses or texts."""

@@ -127,7 +127,7 @@ def _is_picture(extension: str) -> bool:
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Yields the files, without what macOS's archiver and others hide among them."""
     while (member := archive.next()) is not None:
-        archive.members.clear()  # it would hold one for each member of the archive
+        archive.members.clear()  # type: ignore[attr-defined]  # it would hold one for each member of the archive
         name = posixpath.basename(member.name)
         if member.isfile() and not name.startswith(".") and "__MACOSX" not in member.name:
             yield member
@@ -147,7 +147,7 @@ class _Member(tarfile.TarInfo):
     """Raises where an archive breaks off, which tarfile takes for its end."""
 
     @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:  # noqa: D102
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
         try:
             return super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]

@@ -68,6 +68,7 @@ def walk(files: Files, root: str, *, levels: int | None = None) -> Iterator[Foun
 MAGIC = re.compile(r"[*?[]")
 """What makes a path a pattern."""
 _TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[(!?)([^]]+)\]")
+_SPECIAL, _ESCAPED = re.compile(r"[\\^\[&|~]"), r"\\\g<0>"
 _MEANINGS = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
@@ -89,6 +90,6 @@ def _expression(pattern: str) -> str:
     parts, end = [], 0
     for token in _TOKENS.finditer(pattern):
         parts.append(re.escape(pattern[end : token.start()]))
-        parts.append(_MEANINGS.get(token[0]) or f"[{'^' * bool(token[1])}{re.escape(token[2]).replace(r'\-', '-')}]")
+        parts.append(_MEANINGS.get(token[0]) or f"[{'^' if token[1] else ''}{_SPECIAL.sub(_ESCAPED, token[2] or '')}]")
         end = token.end()
     return "".join([*parts, re.escape(pattern[end:])])
