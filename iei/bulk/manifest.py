@@ -30,8 +30,16 @@ class Shard:
     def __contains__(self, part: int) -> bool:
         return part % self.count == self.index
 
+    def items(self, total: int, size: int) -> int:
+        """How many of `total` items are in its parts of `size` items."""
+        return sum(min(size, total - start) for start in range(self.index * size, total, self.count * size))
+
     def __str__(self) -> str:
         return f"{self.index}-of-{self.count}"
+
+
+WHOLE = Shard()
+"""The only shard of a job that is not divided."""
 
 
 @dataclass(frozen=True, slots=True)

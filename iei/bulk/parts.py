@@ -1,4 +1,4 @@
-"""A part: a Parquet file that has its name only once it is whole and on disk."""
+"""Files that have their names only once they are whole and on disk; and parts, which are such files of Parquet."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ import pyarrow.parquet as pq
 
 ROW_GROUP = 4096
 """Rows of a group, which readers take as a whole: 12 MB of 768 float32."""
-TEMPORARY = ".tmp"
+
+
+def temporary_of(target: Path) -> Path:
+    """What a file is called while it is written. Readers of folders pass over such names."""
+    return target.with_name(f".{target.name}.tmp")
 
 
 @contextmanager
 def whole(target: Path) -> Iterator[BinaryIO]:
-    """A file that gets the name `target` at the end of the block, and is on disk then; on an error it is removed.
+    """A file that is called `target` after the block, and is on disk then; after an error there is none.
 
     Raises:
         OSError: it can't be written.
@@ -30,18 +34,12 @@ def whole(target: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+        _sync(target.parent)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(target.parent)
 
 
-def temporary_of(target: Path) -> Path:
-    """What a file is called while it is written: readers of Parquet pass over such names."""
-    return target.with_name(f".{target.name}{TEMPORARY}")
-
-
-def sync_folder(folder: Path) -> None:
+def _sync(folder: Path) -> None:
     """Has the names in a folder on disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -50,7 +48,15 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def parquet_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
-    """Writes Parquet as all readers take it. Vectors are not tried as a dictionary, which would only cost time."""
-    strings = [field.name for field in schema if pa.types.is_string(field.type) and field.name != "sha256"]
-    return pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=strings, write_page_checksum=True)
+@contextmanager
+def parquet(target: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A Parquet file in the form in which this program writes all of them; `whole`. Each table becomes a row group.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    # Vectors as a dictionary only cost time, and so do digests.
+    repeated = [field.name for field in schema if pa.types.is_string(field.type) and field.name not in ("id", "sha256")]
+    options = {"compression": "zstd", "use_dictionary": repeated, "write_page_checksum": True}
+    with whole(target) as file, pq.ParquetWriter(file, schema, **options) as writer:
+        yield writer
