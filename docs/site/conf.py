@@ -27,7 +27,7 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 
 NAVIGATION = {
     "Start": ["Overview <self>", "/docs/README", "/docs/coming-from"],
-    "Use it": ["/docs/page", "/docs/api/README", "/docs/client", "/docs/integrations", "/docs/vector-databases"],
+    "Use it": ["/docs/page", "/docs/api/README", "/docs/client", "/docs/reading-vectors", "/docs/integrations", "/docs/vector-databases"],
     "Choose a model": ["/docs/which-model", "/docs/models"],
     "Run it": ["/docs/operations", "/docs/configuration", "/docs/reliability", "/docs/benchmarks", "/SECURITY"],
     "Understand it": ["/docs/architecture", "/docs/decisions/README"],
