@@ -86,7 +86,7 @@ def test_numpy(vectors: np.ndarray[Any, Any], tmp_path: Path) -> None:
     found = ran("NumPy")
     assert isinstance(found["vectors"], np.memmap)
     assert np.array_equal(found["vectors"], vectors)
-    assert found["ids"][13] == "14", "the row with an error is in neither"
+    assert found["ids"][13] == "14", "the row with an error is behind those of the array"
 
 
 def test_datasets(vectors: np.ndarray[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
