@@ -2,7 +2,7 @@
 
     uv run python -m benchmarks.bulk_kills [--kills 50] [--pictures 20000]
 
-One job runs through, and one is killed (SIGKILL) again and again, each time at a random moment of its work, and then
+Jobs are `iei embed` in processes of their own. One runs through, and one is killed (SIGKILL) again and again, each time at a random moment of its work, and then
 runs to its end. Their rows must be the same: every picture once, in order, with the same vector.
 """
 
@@ -12,11 +12,13 @@ import argparse
 import datetime
 import fcntl
 import json
+import multiprocessing
+import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import machine
-from benchmarks.bulk_pictures import command, draw, write_tiny_model
+from benchmarks.bulk_pictures import draw, write_tiny_model
+from iei.commands import embed as _  # noqa: F401 - loaded once, and not by every process that is killed
+from iei.commands.main import main as main_of_iei
+from iei.runtimes.torch import load as _torch  # noqa: F401
 from tests.servers import ROOT
 
 RESULTS = ROOT / "benchmarks/results/bulk_kills.json"
+FORK = multiprocessing.get_context("fork")
 PARTS = 100
 START_S = 300
 
@@ -53,8 +59,11 @@ def measured(folder: Path, pictures: int, kills: int, chance: random.Random) -> 
     """What came of `kills` kills over `pictures` pictures."""
     draw(folder / "pictures", pictures)
     size = pictures // PARTS
-    model = write_tiny_model(folder / "model")
-    start = command(model, folder / "pictures", "--part-size", size, "--progress", "json")
+    in_a_process(write_tiny_model, folder / "model")  # nothing computes here: threads don't survive a fork
+    start = [
+        *("--model", str(folder / "model"), "--device", "cpu", "--part-size", str(size), "--progress", "none"),
+        str(folder / "pictures"),
+    ]
     alone_s = run_through([*start, "-o", str(folder / "alone")])
     out = folder / "killed"
     done: list[int] = []
@@ -82,20 +91,40 @@ def measured(folder: Path, pictures: int, kills: int, chance: random.Random) -> 
 
 
 def run_through(arguments: list[str]) -> float:
-    """Seconds of a whole job, without its start."""
-    done = subprocess.run(arguments, cwd=ROOT, check=True, stderr=subprocess.PIPE, text=True)
-    return float(json.loads(done.stderr.splitlines()[-1])["seconds"])
+    """Seconds of a whole job. Raises RuntimeError unless it ends well."""
+    began = time.monotonic()
+    in_a_process(embed, arguments)
+    return time.monotonic() - began
+
+
+def in_a_process(call: Callable[..., object], *arguments: object) -> None:
+    """Calls it in a process of its own. Raises RuntimeError unless it ends well."""
+    process = FORK.Process(target=call, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"exit status {process.exitcode}")
 
 
 def killed_after(arguments: list[str], out: Path, alive_s: float) -> int:
     """Kills a job `alive_s` after it has begun to work. Returns how many parts there are."""
-    with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL) as job:
-        deadline = time.monotonic() + START_S
-        while not works(out) and job.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(alive_s)
-        job.kill()
+    job = FORK.Process(target=embed, args=(arguments,))
+    job.start()
+    deadline = time.monotonic() + START_S
+    while not works(out) and job.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(alive_s)
+    job.kill()
+    job.join()
     return len(list(out.glob("part-*.parquet")))
+
+
+def embed(arguments: list[str]) -> None:
+    """`iei embed`, silent, in a process of its own."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    main_of_iei(["embed", *arguments])
 
 
 def works(out: Path) -> bool:

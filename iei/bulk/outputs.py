@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from iei.bulk.lance_output import lance_dataset
+from iei.bulk.numpy_output import numpy_array
 from iei.bulk.parts import parquet
 
 Finisher = Callable[[Sequence[Path], Path], None]
@@ -23,5 +25,5 @@ def one_parquet(parts: Sequence[Path], target: Path) -> None:
                     writer.write_table(file.read_row_group(group))
 
 
-FINISHERS: Mapping[str, Finisher] = {".parquet": one_parquet}
+FINISHERS: Mapping[str, Finisher] = {".parquet": one_parquet, ".npy": numpy_array, ".lance": lance_dataset}
 """Suffix of an output → what makes it. An output with none of them is a folder of parts."""

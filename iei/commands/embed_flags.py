@@ -24,7 +24,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "for paths or NDJSON on stdin",
     )
     add = parser.add_argument_group("output").add_argument
-    add("-o", "--output", default="-", metavar="OUT", help="a folder of parts, x.parquet, or - for NDJSON (default)")
+    add(
+        "-o",
+        "--output",
+        default="-",
+        metavar="OUT",
+        help="a folder of parts, x.parquet, x.npy, x.lance, or - (default): NDJSON",
+    )
     add("--encoding", choices=ENCODINGS, default="float32", help="how vectors are stored (default: %(default)s)")
     add("--keep", type=_names, default=(), metavar="COL,…", help="columns of the input that the output has, too")
     add("--thumbnails", type=_natural, default=0, metavar="PIXELS", help="add an image column of small JPEGs")

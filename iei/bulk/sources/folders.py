@@ -5,7 +5,8 @@ from __future__ import annotations
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
+from time import monotonic
 
 from iei.bulk.items import Broken, Item, Stored
 from iei.bulk.sources.files import Files
@@ -14,6 +15,8 @@ from iei.bulk.sources.reading import reading, utf8
 from iei.bulk.sources.walk import Found, glob, walk
 from iei.errors import InvalidInput, StartupError
 
+COUNTING_S = 20
+"""Seconds after which files are not counted any further: the time that is left of a job is worth no more."""
 _SHOWN = 4
 """Most kinds of other files that are named where there are no pictures."""
 
@@ -21,13 +24,23 @@ _SHOWN = 4
 class _Pictures:
     """The pictures among files that a walk finds, in its order."""
 
-    total = None
-
     def __init__(self, files: Files, path: str, label: str = "") -> None:
         self._files = files
         self._path = path
         self._prefix = f"{label}/" if label else ""
         self.skipped = 0
+
+    @cached_property
+    def total(self) -> int | None:
+        """See `Source`. A million files are counted in a few seconds; if it takes longer, they are not."""
+        end = monotonic() + COUNTING_S
+        count = 0
+        with reading(self._path):
+            for found in self._found():
+                if monotonic() > end:
+                    return None
+                count += bool(found.error) or is_picture(self._files, found.path)
+        return count
 
     def __iter__(self) -> Iterator[Item]:
         """See `Source`."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from iei.bulk.sources import folders
 from iei.bulk.sources.files import LocalFiles
 from iei.bulk.sources.folders import Folder
 from iei.bulk.sources.pictures import SUFFIXES
@@ -35,6 +36,7 @@ def test_a_folder_is_read_in_one_order_and_passes_over_what_is_no_picture(tmp_pa
     expected = ["a/10.webp", "a/2.PNG", "b.jpg", "c/d/e.tiff", "no-suffix", "of.unknown"]
     assert ids(source) == expected
     assert source.skipped == 3
+    assert source.total == 6
     assert ids(source) == expected, "a second time it is the same"
     assert source.skipped == 3
     assert contents(source) == [PICTURE] * 6
@@ -77,6 +79,12 @@ def test_a_name_that_is_no_utf_8_has_an_id_and_is_read(tmp_path: Path) -> None:
     assert contents(source) == [PICTURE]
 
 
+def test_what_takes_long_to_count_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "a.jpg")
+    monkeypatch.setattr(folders, "COUNTING_S", -1)
+    assert opened(tmp_path).total is None
+
+
 class OneFolderLocked(LocalFiles):
     """As root, no folder is locked."""
 
@@ -99,7 +107,7 @@ def test_a_mount_that_has_vanished_stops_the_job(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "lost/b.jpg")
     rows = iter(Folder(OneFolderLocked(), str(tmp_path)))
     assert next(rows).id == "a.jpg"
-    with pytest.raises(StartupError, match=r"lost can't be read: Stale file handle\. Once it can be, start the same"):
+    with pytest.raises(StartupError, match=r"lost can't be read: Stale file handle\.$"):
         next(rows)
 
 

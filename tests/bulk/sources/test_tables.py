@@ -126,7 +126,6 @@ def test_a_damaged_table_is_named_and_what_is_before_it_counts(tmp_path: Path) -
     seen, sentence = until_stopped(opened(file))
     assert 1_000 < len(seen) < 19_999
     assert sentence.startswith(f"{file} is damaged, or not a Parquet file: ")
-    assert "What is before is done; replace it, and start the same command again" in sentence
     file.write_bytes(b"no Parquet")
     with pytest.raises(StartupError, match="is damaged, or not a Parquet file"):
         opened(file)
