@@ -2,8 +2,9 @@
 
     uv run python -m benchmarks.bulk_kills [--kills 50] [--pictures 20000]
 
-Jobs are `iei embed` in processes of their own. One runs through, and one is killed (SIGKILL) again and again, each time at a random moment of its work, and then
-runs to its end. Their rows must be the same: every picture once, in order, with the same vector.
+Jobs are `iei embed` in processes of their own. One runs through, and one is killed (SIGKILL) again and again, each time
+at a random moment of its work, and then runs to its end. Their rows must be the same: every picture once, in order,
+with the same vector.
 """
 
 from __future__ import annotations
