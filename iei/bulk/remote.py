@@ -13,7 +13,7 @@ from typing import Any
 
 from iei.bulk.fingerprint import Fingerprint, differences, plain
 from iei.bulk.options import BulkOptions
-from iei.client import AsyncClient, Client, ClientError, Info, ServerError, Unreachable
+from iei.client import AsyncClient, Client, ClientError, Info, ServerError
 from iei.errors import InvalidInput, StartupError
 from iei.models.spec import MODALITIES, Modality
 from iei.requests import Embedding
@@ -142,12 +142,14 @@ class Servers:
             try:
                 errors: dict[int, str] = {}
                 vectors = await self._vectors(client, [wanted.data for wanted in batch], errors)
-            except (ServerError, Unreachable) as error:
+            except ClientError as error:
                 if isinstance(error, ServerError) and error.status not in _PASSES:
                     self._fail(StartupError(f"{url}: {error}"), batch)
                     continue
                 await self._again(batch, f"{url}: {error}")
                 await self._until_back(url, client, str(error))
+            except Exception as error:  # a mistake of ours: whoever waits must hear of it
+                self._fail(error, batch)
             else:
                 for place, wanted in enumerate(batch):
                     if not wanted.vector.done():

@@ -17,6 +17,7 @@ from iei.bulk.items import Content, Encoded, Item, Text
 from iei.bulk.options import BulkOptions
 from iei.bulk.remote import Servers
 from iei.bulk.row import Row
+from iei.client import Unreachable
 from iei.errors import StartupError
 from iei.settings import Settings, read_settings
 from tests import pictures
@@ -116,8 +117,15 @@ def test_a_job_ends_when_no_server_comes_back(faulty: str, monkeypatch: pytest.M
         rows_of(Embedder(Settings(), options, Servers([faulty], options)), [Encoded(pictures.png())])
 
 
-async def _gone(_: object) -> None:
-    raise remote.Unreachable("no server answers")
+def test_a_mistake_ends_the_job_and_does_not_leave_it_waiting(faulty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote.AsyncClient, "embed_images", lambda *_, **__: 1 / 0)
+    options = BulkOptions()
+    with pytest.raises(ZeroDivisionError):
+        rows_of(Embedder(Settings(), options, Servers([faulty], options)), [Encoded(pictures.png())])
+
+
+async def _gone(*_: object) -> None:
+    raise Unreachable("no server answers")
 
 
 def test_servers_that_can_not_be_used_are_named_at_once(demo_server: Server, text_server: Server) -> None:
