@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from iei.bulk.computer import Computer
-from iei.bulk.contents import Content, Reader
+from iei.bulk.contents import READS, Content, Reader
 from iei.bulk.fingerprint import Fingerprint
 from iei.bulk.items import Item
 from iei.bulk.local import LocalModel
@@ -31,8 +31,6 @@ from iei.vectors import Quantized, quantized
 
 T = TypeVar("T")
 
-READS = 32
-"""Items that are read at the same time."""
 HELD_BYTES = 256 * 2**20
 """Encoded pictures that wait to be computed: beyond this, no more are taken."""
 
