@@ -1,6 +1,6 @@
 """Kills bulk jobs at random moments, and looks whether a row is lost, or there twice.
 
-    uv run python -m benchmarks.bulk_kills [--kills 50] [--pictures 20000]
+    uv run python -m benchmarks.bulk_kills [--kills 50] [--pictures 20000] [--no-model]
 
 Jobs are `iei embed` in processes of their own. One runs through, and one is killed (SIGKILL) again and again, each time
 at a random moment of its work, and then runs to its end. Their rows must be the same: every picture once, in order,
@@ -14,12 +14,12 @@ import datetime
 import fcntl
 import json
 import multiprocessing
-import os
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,17 @@ import pyarrow.parquet as pq
 
 from benchmarks import machine
 from benchmarks.bulk_pictures import draw, write_tiny_model
-from iei.commands import embed as _  # noqa: F401 - loaded once, and not by every process that is killed
-from iei.commands.main import main as main_of_iei
-from iei.runtimes.torch import load as _torch  # noqa: F401
+from iei.bulk.sources import open_source
+from tests.bulk.jobs import Known, run
 from tests.servers import ROOT
 
 RESULTS = ROOT / "benchmarks/results/bulk_kills.json"
 FORK = multiprocessing.get_context("fork")
 PARTS = 100
 START_S = 300
+
+Job = Callable[[Path, int, Path], None]
+"""Embeds the pictures in a folder into parts of so many items in another."""
 
 
 def main() -> None:
@@ -46,9 +48,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--pictures", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-model", action="store_true", help="vectors are made of the files' bytes: quick")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="iei-bulk-kills-") as name:
-        figures = measured(Path(name), arguments.pictures, arguments.kills, random.Random(arguments.seed))
+        folder = Path(name)
+        draw(folder / "pictures", arguments.pictures)
+        job = without_model if arguments.no_model else with_model(folder / "model")
+        figures = measured(folder, job, arguments.pictures, arguments.kills, random.Random(arguments.seed))
     where = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), **machine.describe()}
     RESULTS.write_text(json.dumps({"figures": figures, "where": where}, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
@@ -56,24 +62,41 @@ def main() -> None:
         sys.exit("rows are not what they should be")
 
 
-def measured(folder: Path, pictures: int, kills: int, chance: random.Random) -> dict[str, Any]:
+def with_model(model: Path) -> Job:
+    """`iei embed` with the smallest model. What it imports is imported here, once for all processes."""
+    from iei.commands import embed  # noqa: F401
+    from iei.commands.main import main
+    from iei.runtimes.torch import load  # noqa: F401
+
+    in_a_process(write_tiny_model, model)  # nothing computes here: threads don't survive a fork
+
+    def job(pictures: Path, size: int, out: Path) -> None:
+        options = ("--model", model, "--device", "cpu", "--part-size", size, "--progress", "none", "-o", out)
+        main(["embed", *map(str, options), str(pictures)])
+
+    return job
+
+
+def without_model(pictures: Path, size: int, out: Path) -> None:
+    """The job of `iei embed` around a computer that needs no time."""
+    run(out, open_source([str(pictures)], modality=None), Known(bad=None), part_size=size)
+
+
+def measured(folder: Path, job: Job, pictures: int, kills: int, chance: random.Random) -> dict[str, Any]:
     """What came of `kills` kills over `pictures` pictures."""
-    draw(folder / "pictures", pictures)
     size = pictures // PARTS
-    in_a_process(write_tiny_model, folder / "model")  # nothing computes here: threads don't survive a fork
-    start = [
-        *("--model", str(folder / "model"), "--device", "cpu", "--part-size", str(size), "--progress", "none"),
-        str(folder / "pictures"),
-    ]
-    alone_s = run_through([*start, "-o", str(folder / "alone")])
+    start = partial(job, folder / "pictures", size)
+    began = time.monotonic()
+    in_a_process(start, folder / "alone")
+    alone_s = time.monotonic() - began
     out = folder / "killed"
     done: list[int] = []
     for number in range(kills):
         # So that the last kill still finds work, on average; never longer than what is left.
         alive_s = chance.uniform(0, 2 * 0.8 * alone_s / kills)
-        done.append(killed_after([*start, "-o", str(out)], out, alive_s))
+        done.append(killed_after(start, out, alive_s))
         print(f"kill {number + 1}: {alive_s:.2f} s after its start, {done[-1]} of {PARTS} parts", file=sys.stderr)
-    run_through([*start, "-o", str(out)])
+    in_a_process(start, out)
     expected, found = rows(folder / "alone"), rows(out)
     ids = found["id"].to_pylist()
     return {
@@ -81,6 +104,7 @@ def measured(folder: Path, pictures: int, kills: int, chance: random.Random) -> 
         "part_size": size,
         "kills": kills,
         "kills_before_the_end": sum(parts < PARTS for parts in done),
+        "model": job is not without_model,
         "seconds_alone": round(alone_s, 1),
         "lost": len(set(expected["id"].to_pylist()) - set(ids)),
         "twice": len(ids) - len(set(ids)),
@@ -89,13 +113,6 @@ def measured(folder: Path, pictures: int, kills: int, chance: random.Random) -> 
         "largest_difference": float(np.abs(vectors(expected) - vectors(found)).max()) if len(ids) == pictures else None,
         "left_over": [path.name for path in out.iterdir() if path.name != ".iei" and path.name[:5] != "part-"],
     }
-
-
-def run_through(arguments: list[str]) -> float:
-    """Seconds of a whole job. Raises RuntimeError unless it ends well."""
-    began = time.monotonic()
-    in_a_process(embed, arguments)
-    return time.monotonic() - began
 
 
 def in_a_process(call: Callable[..., object], *arguments: object) -> None:
@@ -107,9 +124,9 @@ def in_a_process(call: Callable[..., object], *arguments: object) -> None:
         raise RuntimeError(f"exit status {process.exitcode}")
 
 
-def killed_after(arguments: list[str], out: Path, alive_s: float) -> int:
+def killed_after(start: Callable[[Path], None], out: Path, alive_s: float) -> int:
     """Kills a job `alive_s` after it has begun to work. Returns how many parts there are."""
-    job = FORK.Process(target=embed, args=(arguments,))
+    job = FORK.Process(target=start, args=(out,))
     job.start()
     deadline = time.monotonic() + START_S
     while not works(out) and job.is_alive() and time.monotonic() < deadline:
@@ -118,14 +135,6 @@ def killed_after(arguments: list[str], out: Path, alive_s: float) -> int:
     job.kill()
     job.join()
     return len(list(out.glob("part-*.parquet")))
-
-
-def embed(arguments: list[str]) -> None:
-    """`iei embed`, silent, in a process of its own."""
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)
-    main_of_iei(["embed", *arguments])
 
 
 def works(out: Path) -> bool:

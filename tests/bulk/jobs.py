@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from iei.bulk.embedder import Embedder
-from iei.bulk.items import Encoded, Item
+from iei.bulk.items import Encoded, Item, Source
 from iei.bulk.job import Job, Rules
 from iei.bulk.options import BulkOptions
 from iei.bulk.progress import progress_for
@@ -78,14 +78,14 @@ def numbers(count: int) -> list[bytes]:
     return [f"{number:08}".encode() for number in range(count)]
 
 
-def job(source: Listed, computer: Known | None = None, options: BulkOptions | None = None, **rules: Any) -> Job:
+def job(source: Source, computer: Known | None = None, options: BulkOptions | None = None, **rules: Any) -> Job:
     computer = computer or Known()
     embedder = Embedder(Settings(), options or BulkOptions(), computer)
     rules = {"part_size": 10, **rules}
     return Job(embedder, source, Rules(**rules), progress_for("none", lambda: {}, None, out=sys.stderr))
 
 
-def run(folder: Path, source: Listed, computer: Known | None = None, **options: Any) -> Job:
+def run(folder: Path, source: Source, computer: Known | None = None, **options: Any) -> Job:
     """Makes the parts."""
     made = job(source, computer, **options)
     asyncio.run(made.into_parts(folder))
