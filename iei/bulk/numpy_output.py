@@ -32,7 +32,7 @@ def numpy_array(parts: Sequence[Path], target: Path) -> None:
         with parquet(target.with_suffix(".parquet"), schema.remove(schema.get_field_index("embedding"))) as writer:
             for table in _rows(parts, pc.is_null, None):
                 for column in table["embedding"].chunks:
-                    file.write(np.ascontiguousarray(column.flatten().to_numpy()))
+                    file.write(np.ascontiguousarray(column.flatten().to_numpy()).data)
                 writer.write_table(table.select(others))
             for table in _rows(parts, pc.is_valid, others):
                 writer.write_table(table)

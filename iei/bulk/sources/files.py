@@ -12,6 +12,9 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from iei.errors import StartupError
 
+MOST_BYTES = 2**30
+"""Largest file that is read whole. The service has the limit on a picture, `IEI_MAX_IMAGE_BYTES`."""
+
 
 class Files(Protocol):
     """A file system. Paths are as the user writes them, `s3://` and all. Every method may raise OSError."""
@@ -75,8 +78,11 @@ class LocalFiles:
         return Path(path).open("rb")
 
     def read(self, path: str) -> bytes:
-        """See `Files`."""
-        return Path(path).read_bytes()
+        """See `Files`. No picture is as large as `MOST_BYTES`, and several are read at a time."""
+        with self.open(path) as file:
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+            return file.read()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from iei.bulk.sources.files import LocalFiles
 from iei.bulk.sources.folders import Folder
 from iei.bulk.sources.pictures import SUFFIXES
 from iei.errors import StartupError
-from tests.bulk.sources.reading import contents, ids, opened
+from tests.bulk.sources.reading import content, contents, ids, opened
 from tests.pictures import png
 
 PICTURE = png()
@@ -70,6 +70,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     os.mkfifo(tmp_path / "b.jpg")
     assert ids(opened(tmp_path)) == ["a.jpg"]
+
+
+def test_a_file_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "film.jpg").open("wb") as file:
+        file.truncate(2**31)
+    (row,) = opened(tmp_path)
+    with pytest.raises(OSError, match="File too large"):
+        content(row)
 
 
 def test_a_name_that_is_no_utf_8_has_an_id_and_is_read(tmp_path: Path) -> None:
