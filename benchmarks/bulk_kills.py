@@ -36,7 +36,7 @@ from tests.servers import ROOT
 RESULTS = ROOT / "benchmarks/results/bulk_kills.json"
 FORK = multiprocessing.get_context("fork")
 PARTS = 100
-START_S = 300
+LONGEST_S = 300
 
 Job = Callable[[Path, int, Path], None]
 """Embeds the pictures in a folder into parts of so many items in another."""
@@ -92,10 +92,10 @@ def measured(folder: Path, job: Job, pictures: int, kills: int, chance: random.R
     out = folder / "killed"
     done: list[int] = []
     for number in range(kills):
-        # So that the last kill still finds work, on average; never longer than what is left.
-        alive_s = chance.uniform(0, 2 * 0.8 * alone_s / kills)
-        done.append(killed_after(start, out, alive_s))
-        print(f"kill {number + 1}: {alive_s:.2f} s after its start, {done[-1]} of {PARTS} parts", file=sys.stderr)
+        new = chance.randrange(2 * PARTS // kills)  # so that the last kill finds work, too
+        late_s = chance.uniform(0, alone_s / PARTS)
+        done.append(killed_after(start, out, new, late_s))
+        print(f"kill {number + 1}: {late_s:.3f} s after {new} new parts; {done[-1]} of {PARTS}", file=sys.stderr)
     in_a_process(start, out)
     expected, found = rows(folder / "alone"), rows(out)
     ids = found["id"].to_pylist()
@@ -103,7 +103,7 @@ def measured(folder: Path, job: Job, pictures: int, kills: int, chance: random.R
         "pictures": pictures,
         "part_size": size,
         "kills": kills,
-        "kills_before_the_end": sum(parts < PARTS for parts in done),
+        "kills_before_the_end": sum(count < PARTS for count in done),
         "model": job is not without_model,
         "seconds_alone": round(alone_s, 1),
         "lost": len(set(expected["id"].to_pylist()) - set(ids)),
@@ -124,16 +124,22 @@ def in_a_process(call: Callable[..., object], *arguments: object) -> None:
         raise RuntimeError(f"exit status {process.exitcode}")
 
 
-def killed_after(start: Callable[[Path], None], out: Path, alive_s: float) -> int:
-    """Kills a job `alive_s` after it has begun to work. Returns how many parts there are."""
+def killed_after(start: Callable[[Path], None], out: Path, new: int, late_s: float) -> int:
+    """Kills a job `late_s` after it has made `new` parts. Returns how many parts there are then."""
+    before = parts(out)
     job = FORK.Process(target=start, args=(out,))
     job.start()
-    deadline = time.monotonic() + START_S
-    while not works(out) and job.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    time.sleep(alive_s)
+    deadline = time.monotonic() + LONGEST_S
+    while not (works(out) and parts(out) >= before + new) and job.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(late_s)
     job.kill()
     job.join()
+    return parts(out)
+
+
+def parts(out: Path) -> int:
+    """How many there are."""
     return len(list(out.glob("part-*.parquet")))
 
 
