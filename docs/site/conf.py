@@ -28,6 +28,7 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 NAVIGATION = {
     "Start": ["Overview <self>", "/docs/README", "/docs/coming-from"],
     "Use it": ["/docs/page", "/docs/api/README", "/docs/client", "/docs/integrations", "/docs/vector-databases"],
+    "Embed many": ["/docs/bulk", "/docs/bulk-inputs", "/docs/reading-vectors"],
     "Choose a model": ["/docs/which-model", "/docs/models"],
     "Run it": [
         *("/docs/operations", "/docs/configuration", "/docs/kubernetes", "/docs/scale"),
