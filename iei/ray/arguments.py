@@ -1,0 +1,96 @@
+"""The arguments of `serve run iei.ray:build …`: how replicas are placed, and any setting of IEI by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from iei.errors import StartupError
+from iei.settings import SETTINGS, Settings, read_settings
+
+NOT_HERE = {
+    "workers": "each replica is one worker: set min_replicas and max_replicas",
+    **dict.fromkeys(("bind", "host", "port"), "Ray Serve's proxy listens: `serve start --http-port`"),
+    "grpc_bind": "gRPC is not served on Ray",
+    "metrics_bind": "replicas of one machine can't share a port: /metrics is one replica's, Ray's own are on its port",
+    **dict.fromkeys(("tls_cert", "tls_key"), "Ray Serve's proxy listens, in plain text: put TLS before it"),
+}
+"""Settings that have no meaning in a replica → why, and what to do instead."""
+
+
+class Placement(BaseModel):
+    """How many replicas there are, and what each gets of the cluster. Names and meanings are those of Ray."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "iei"
+    """Of the deployment."""
+    min_replicas: int = Field(1, ge=0)
+    max_replicas: int | None = Field(None, ge=1)
+    """Default: as `min_replicas`."""
+    inputs_per_replica: float = Field(32.0, gt=0)
+    """Inputs in work for which one replica is enough; a few batches."""
+    upscale_delay_s: float = Field(10.0, ge=0)
+    downscale_delay_s: float = Field(300.0, ge=0)
+    look_back_period_s: float = Field(15.0, gt=10)
+    """The number of inputs is averaged over it. Replicas report every 10 s."""
+    num_cpus: float = Field(1.0, ge=0)
+    """Cores; also the threads of a forward and of decoding, unless these are set."""
+    num_gpus: float = Field(0.0, ge=0)
+    """GPUs, or a part of one. Without any, the model runs on the CPU."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Ray's custom resources, by name."""
+
+    @property
+    def most(self) -> int:
+        """The largest number of replicas."""
+        return self.max_replicas or max(1, self.min_replicas)
+
+    @property
+    def device(self) -> str:
+        """IEI's name of what Ray gives a replica. Ray shows it its own GPUs only, which are numbered from 0."""
+        if not self.num_gpus:
+            return "cpu"
+        return "cuda" if self.num_gpus <= 1 else ",".join(f"cuda:{index}" for index in range(int(self.num_gpus)))
+
+
+def read_arguments(arguments: Mapping[str, Any]) -> tuple[Placement, Settings]:
+    """Reads what `name=value` said, and the settings of the environment where it said nothing.
+
+    Raises:
+        StartupError: there is no such name, or a value is invalid.
+    """
+    for name in arguments:
+        if name in NOT_HERE:
+            raise StartupError(f"{name}: {NOT_HERE[name]}.")
+        if name not in SETTINGS and name not in Placement.model_fields:
+            raise StartupError(f"{name} is no argument: {_advice(name)}")
+    try:
+        placement = Placement.model_validate({name: arguments[name] for name in arguments if name not in SETTINGS})
+    except ValidationError as error:
+        faults = [f"{fault['loc'][0]}={fault['input']!r}: {fault['msg']}" for fault in error.errors()]
+        raise StartupError("; ".join(faults)) from None
+    if placement.most < placement.min_replicas:
+        raise StartupError(f"max_replicas={placement.most}: must be at least min_replicas={placement.min_replicas}.")
+    given = {name: arguments[name] for name in arguments if name in SETTINGS}
+    if "model" in given and "models" not in given:
+        given["models"] = ""  # of the environment: an argument wins over a variable
+    said = read_settings(**given)
+    if said.server.tls_cert or said.server.tls_key:
+        raise StartupError(f"IEI_TLS_CERT and IEI_TLS_KEY: {NOT_HERE['tls_cert']}.")
+    threads = max(1, round(placement.num_cpus))
+    ours = {"device": placement.device, "threads": threads, "decode_threads": threads}
+    unsaid = {name: value for name, value in ours.items() if not _group(said, name).is_set(name)}
+    return placement, read_settings(**given, **unsaid, workers=1)
+
+
+def _group(settings: Settings, name: str) -> Any:
+    return getattr(settings, SETTINGS[name].group)
+
+
+def _advice(name: str) -> str:
+    near = get_close_matches(name, [*Placement.model_fields, *(SETTINGS.keys() - NOT_HERE.keys())], n=1)
+    return f"did you mean {near[0]}?" if near else "docs/ray.md and docs/configuration.md list them."

@@ -1,0 +1,220 @@
+"""Ray Serve, with real replicas behind its real proxy."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+
+from iei.client import Client
+from tests.pictures import base64_of, data_uri, jpeg, png
+from tests.ports import free_port
+from tests.servers import Server
+
+pytestmark = pytest.mark.server
+
+TEXTS = ["a cat on a mat", "stocks fell"]
+PATIENCE_S = 120.0
+INPUTS_PER_REPLICA = 4
+
+
+@pytest.fixture(scope="module")
+def url(cluster: Any, text_models: dict[str, str]) -> Iterator[str]:
+    """Of the proxy: two models at `/`, in one replica that may become three."""
+    from ray import serve
+
+    from iei.ray import build
+
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    arguments: dict[str, Any] = {
+        "models": text_models["IEI_MODELS"],
+        "max_loaded_models": 2,
+        "max_replicas": "3",
+        "inputs_per_replica": INPUTS_PER_REPLICA,
+        "upscale_delay_s": 0,
+        "downscale_delay_s": 1,
+        "look_back_period_s": 10.5,
+        "num_cpus": 0.1,
+    }
+    serve.run(build(arguments), name="iei")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+def test_vectors_are_those_of_iei_serve(url: str, text_server: Server) -> None:
+    body = {"inputs": [data_uri(jpeg(name="chelsea")), data_uri(png(name="coffee"))]}
+    ours, theirs = (httpx.post(f"{base}/embed", json=body, timeout=60).json() for base in (url, text_server.url))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_client_of_openai(url: str) -> None:
+    import openai
+
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        answer = client.embeddings.create(model="minilm", input=TEXTS, encoding_format="float")
+        assert [len(item.embedding) for item in answer.data] == [384, 384]
+        with pytest.raises(openai.NotFoundError, match="model 'other' is not served here"):
+            client.embeddings.create(model="other", input=TEXTS)
+
+
+def test_our_client(url: str) -> None:
+    with Client(url, model="minilm") as client:
+        assert client.embed_texts(TEXTS).shape == (2, 384)
+
+
+def test_the_route_of_tei_below_the_prefix_of_a_model(url: str) -> None:
+    answer = httpx.post(f"{url}/m/minilm/embed", json={"inputs": TEXTS}, timeout=60)
+    assert np.shape(answer.json()) == (2, 384)
+    assert len(answer.headers.get_list("x-request-id")) == 1  # the proxy and IEI both set it
+    sent = httpx.get(f"{url}/ping", headers={"x-request-id": "mine"})
+    assert sent.headers["x-request-id"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "field"),
+    [
+        ("/embed", {"inputs": "x", "modality": "image"}, 400, "error_type"),
+        ("/v1/embeddings", {"model": "clip", "input": []}, 422, "error"),
+        ("/v2/embed", {"model": "other", "texts": TEXTS}, 404, "message"),
+        ("/nowhere", {}, 404, "error_type"),
+    ],
+)
+def test_errors_have_the_form_of_their_dialect(
+    url: str, path: str, body: dict[str, Any], status: int, field: str
+) -> None:
+    answer = httpx.post(f"{url}{path}", json=body, timeout=60)
+    assert (answer.status_code, field in answer.json()) == (status, True), answer.text
+
+
+def test_lines_come_one_by_one(url: str) -> None:
+    body = {"inputs": [base64_of(png()), "broken", *[base64_of(jpeg())] * 100], "modality": "image"}
+    seen: list[float] = []
+    with (
+        httpx.Client(timeout=60) as client,
+        client.stream("POST", f"{url}/embed", json=body, headers={"accept": "application/x-ndjson"}) as answer,
+    ):
+        lines = []
+        for line in answer.iter_lines():
+            lines.append(line)
+            seen.append(time.monotonic())
+    assert len(lines) == 102
+    assert sum("error" in line for line in lines) == 1
+    assert len(set(seen)) > 1
+    assert answer.headers["transfer-encoding"] == "chunked"
+
+
+def test_an_engine_that_is_killed_costs_no_request(url: str) -> None:
+    with Load(url, connections=4) as load:
+        load.wait_for(4)
+        _engine(_replicas()[0]).kill()
+        load.wait_for(4)
+    assert set(load.answers) == {200}
+
+
+def test_one_replica_becomes_three_and_one_again(url: str) -> None:
+    assert len(_replicas()) == 1
+    with Load(url, connections=1) as light:
+        with Load(url, connections=4 * INPUTS_PER_REPLICA) as heavy:
+            _wait(lambda: _running() == 3, "three replicas")
+            heavy.wait_for(50)
+        _wait(lambda: len(_replicas()) == 1, "one replica")
+        light.wait_for(10)
+    assert set(light.answers) == set(heavy.answers) == {200}
+
+
+def test_a_replica_that_is_killed_is_replaced(url: str) -> None:
+    replica = _replicas()[0]
+    engine = _engine(replica)
+    replica.kill()
+    psutil.wait_procs([engine], timeout=30)
+    assert not engine.is_running()  # it doesn't outlive the replica
+    _wait(lambda: _replicas() != [] and _replicas()[0].pid != replica.pid, "another replica")
+    assert _embed(url).status_code == 200  # it has waited for the replica
+
+
+def test_a_second_application_below_a_path(url: str, text_models: dict[str, str]) -> None:
+    from ray import serve
+
+    from iei.ray import build
+
+    folder = Path(text_models["IEI_MODELS"].split(",")[0].removeprefix("clip="))
+    serve.run(build({"model": str(folder), "num_cpus": 0.1}), name="second", route_prefix="/embed")
+    body = {"inputs": [base64_of(png())], "modality": "image"}
+    for path in ("/embed/embed", f"/embed/m/{folder.name}/embed"):
+        assert np.shape(httpx.post(f"{url}{path}", json=body, timeout=60).json())[0] == 1
+    assert httpx.get(f"{url}/embed/openapi.json").json()["servers"] == [{"url": "/embed"}]
+    assert httpx.get(f"{url}/ping").json() == {"message": "pong"}  # the first is still there
+    serve.delete("second")
+
+
+class Load:
+    """Connections that send one picture after the other while the block runs."""
+
+    def __init__(self, url: str, connections: int) -> None:
+        self.answers: Counter[int] = Counter()
+        """Status → how many."""
+        self._url = url
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._send) for _ in range(connections)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, more: int) -> None:
+        wanted = self.answers.total() + more
+        _wait(lambda: self.answers.total() >= wanted, f"{more} answers")
+
+    def _send(self) -> None:
+        with httpx.Client(timeout=PATIENCE_S) as client:
+            while not self._stop.is_set():
+                self.answers[_embed(self._url, client).status_code] += 1
+
+
+def _embed(url: str, client: Any = httpx) -> httpx.Response:
+    body = {"inputs": [base64_of(png())], "modality": "image"}
+    answer: httpx.Response = client.post(f"{url}/embed", json=body, timeout=PATIENCE_S)
+    return answer
+
+
+def _replicas() -> list[psutil.Process]:
+    return [each for each in psutil.process_iter() if _title(each).startswith("ray::ServeReplica:iei:iei")]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""
+
+
+def _engine(replica: psutil.Process) -> psutil.Process:
+    return next(each for each in replica.children(recursive=True) if "iei.engine.process" in _title(each))
+
+
+def _running() -> int:
+    from ray import serve
+
+    return serve.status().applications["iei"].deployments["iei"].replica_states.get("RUNNING", 0)
+
+
+def _wait(until: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not until():
+        assert time.monotonic() < deadline, f"there was no {what} within {PATIENCE_S:g} s"
+        time.sleep(0.1)
