@@ -49,13 +49,6 @@ class Placement(BaseModel):
         """The largest number of replicas."""
         return self.max_replicas or max(1, self.min_replicas)
 
-    @property
-    def device(self) -> str:
-        """IEI's name of what Ray gives a replica. Ray shows it its own GPUs only, which are numbered from 0."""
-        if not self.num_gpus:
-            return "cpu"
-        return "cuda" if self.num_gpus <= 1 else ",".join(f"cuda:{index}" for index in range(int(self.num_gpus)))
-
 
 def read_arguments(arguments: Mapping[str, Any]) -> tuple[Placement, Settings]:
     """Reads what `name=value` said, and the settings of the environment where it said nothing.
@@ -76,15 +69,31 @@ def read_arguments(arguments: Mapping[str, Any]) -> tuple[Placement, Settings]:
     if placement.most < placement.min_replicas:
         raise StartupError(f"max_replicas={placement.most}: must be at least min_replicas={placement.min_replicas}.")
     given = {name: arguments[name] for name in arguments if name in SETTINGS}
-    if "model" in given and "models" not in given:
-        given["models"] = ""  # of the environment: an argument wins over a variable
-    said = read_settings(**given)
-    if said.server.tls_cert or said.server.tls_key:
+    settings = share_of(given, placement.num_cpus, placement.num_gpus)
+    if settings.server.tls_cert or settings.server.tls_key:
         raise StartupError(f"IEI_TLS_CERT and IEI_TLS_KEY: {NOT_HERE['tls_cert']}.")
-    threads = max(1, round(placement.num_cpus))
-    ours = {"device": placement.device, "threads": threads, "decode_threads": threads}
+    return placement, settings
+
+
+def share_of(given: Mapping[str, Any], cpus: float, gpus: float) -> Settings:
+    """The settings of a process that gets a part of its machine. Ray counts cores, and keeps nobody to them.
+
+    Args:
+        given: settings by name.
+        cpus: cores, for the forward and for decoding, unless these are set.
+        gpus: GPUs, or a part of one. Ray shows a process its own GPUs only, which are numbered from 0.
+
+    Raises:
+        StartupError: a value is invalid.
+    """
+    one_model = {"models": ""} if "model" in given and "models" not in given else {}  # it wins over the environment's
+    said = read_settings(**one_model, **given)
+    threads = max(1, round(cpus))
+    whole = ",".join(f"cuda:{index}" for index in range(int(gpus)))
+    device = "cpu" if not gpus else whole if gpus > 1 else "cuda"
+    ours = {"device": device, "threads": threads, "decode_threads": threads}
     unsaid = {name: value for name, value in ours.items() if not _group(said, name).is_set(name)}
-    return placement, read_settings(**given, **unsaid, workers=1)
+    return read_settings(**one_model, **given, **unsaid, workers=1)
 
 
 def _group(settings: Settings, name: str) -> Any:

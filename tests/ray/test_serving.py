@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -16,10 +17,12 @@ import pytest
 
 from iei.client import Client
 from tests.pictures import base64_of, data_uri, jpeg, png
-from tests.ports import free_port
 from tests.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.filterwarnings("ignore"),  # Ray warns of its own code; hardly any of ours runs in this process
+]
 
 TEXTS = ["a cat on a mat", "stocks fell"]
 PATIENCE_S = 120.0
@@ -33,7 +36,8 @@ def url(cluster: Any, text_models: dict[str, str]) -> Iterator[str]:
 
     from iei.ray import build
 
-    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     arguments: dict[str, Any] = {
         "models": text_models["IEI_MODELS"],
@@ -67,8 +71,8 @@ def test_the_client_of_openai(url: str) -> None:
 
 
 def test_our_client(url: str) -> None:
-    with Client(url, model="minilm") as client:
-        assert client.embed_texts(TEXTS).shape == (2, 384)
+    with Client(url) as client:
+        assert client.embed_texts(TEXTS, model="minilm").shape == (2, 384)
 
 
 def test_the_route_of_tei_below_the_prefix_of_a_model(url: str) -> None:
