@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iei.errors import StartupError
-from iei.settings import SETTINGS, Settings, read_settings
+from iei.settings import SETTINGS, Group, Settings, read_settings
 
 NOT_HERE = {
     "workers": "each replica is one worker: set min_replicas and max_replicas",
@@ -68,36 +68,40 @@ def read_arguments(arguments: Mapping[str, Any]) -> tuple[Placement, Settings]:
         raise StartupError("; ".join(faults)) from None
     if placement.most < placement.min_replicas:
         raise StartupError(f"max_replicas={placement.most}: must be at least min_replicas={placement.min_replicas}.")
-    given = {name: arguments[name] for name in arguments if name in SETTINGS}
-    settings = share_of(given, placement.num_cpus, placement.num_gpus)
+    settings = settings_of({name: arguments[name] for name in arguments if name in SETTINGS})
     if settings.server.tls_cert or settings.server.tls_key:
         raise StartupError(f"IEI_TLS_CERT and IEI_TLS_KEY: {NOT_HERE['tls_cert']}.")
-    return placement, settings
+    return placement, share_of(settings, placement.num_cpus, placement.num_gpus)
 
 
-def share_of(given: Mapping[str, Any], cpus: float, gpus: float) -> Settings:
-    """The settings of a process that gets a part of its machine. Ray counts cores, and keeps nobody to them.
-
-    Args:
-        given: settings by name.
-        cpus: cores, for the forward and for decoding, unless these are set.
-        gpus: GPUs, or a part of one. Ray shows a process its own GPUs only, which are numbered from 0.
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """The settings by name, and those of the environment, where a model that is given wins over its list of models.
 
     Raises:
         StartupError: a value is invalid.
     """
-    one_model = {"models": ""} if "model" in given and "models" not in given else {}  # it wins over the environment's
-    said = read_settings(**one_model, **given)
+    return read_settings(**({"models": ""} if given.get("model") else {}), **given)
+
+
+def share_of(settings: Settings, cpus: float, gpus: float) -> Settings:
+    """The same for a process that gets a part of its machine: Ray counts cores, but keeps nobody to them.
+
+    Args:
+        settings: what they say stays.
+        cpus: cores, for the forward and for decoding.
+        gpus: GPUs, or a part of one. Ray shows a process its own GPUs only, which are numbered from 0.
+    """
     threads = max(1, round(cpus))
     whole = ",".join(f"cuda:{index}" for index in range(int(gpus)))
     device = "cpu" if not gpus else whole if gpus > 1 else "cuda"
-    ours = {"device": device, "threads": threads, "decode_threads": threads}
-    unsaid = {name: value for name, value in ours.items() if not _group(said, name).is_set(name)}
-    return read_settings(**one_model, **given, **unsaid, workers=1)
+    ours = {"engine": {"device": device}, "load": {"threads": threads}, "inputs": {"decode_threads": threads}}
+    groups = {group: _filled(getattr(settings, group), values) for group, values in ours.items()}
+    server = settings.server.model_copy(update={"workers": 1})
+    return settings.model_copy(update={**groups, "server": server})
 
 
-def _group(settings: Settings, name: str) -> Any:
-    return getattr(settings, SETTINGS[name].group)
+def _filled(group: Group, values: Mapping[str, Any]) -> Group:
+    return group.model_copy(update={name: value for name, value in values.items() if not group.is_set(name)})
 
 
 def _advice(name: str) -> str:

@@ -16,7 +16,7 @@ from iei.bulk import embedder
 from iei.bulk.options import BulkOptions
 from iei.errors import StartupError
 from iei.machine import cores
-from iei.ray.arguments import share_of
+from iei.ray.arguments import settings_of, share_of
 from iei.settings import SETTINGS
 
 OPTIONS = frozenset(field.name for field in fields(BulkOptions))
@@ -47,7 +47,7 @@ class Embedder:
                 raise StartupError(f"{name} is no argument{f': did you mean {near[0]}?' if near else '.'}")
         options = BulkOptions(**{name: value for name, value in arguments.items() if name in OPTIONS})
         given = {name: value for name, value in arguments.items() if name not in OPTIONS}
-        settings = share_of({**({"model": model} if model else {}), **given}, *_share())
+        settings = share_of(settings_of({**({"model": model} if model else {}), **given}), *_share())
         self._columns = column, id_column
         self._embedder = embedder.Embedder(settings, options)
 

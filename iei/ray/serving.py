@@ -100,7 +100,7 @@ class Replica:
         self._engine = connect([engine.address for engine in self._engines], catalog, settings.engine)
         self._seen = time.monotonic()
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Ray Serve's name
+    def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve's hook: the app, made in the replica, whose lifespan it runs."""
         app = create_app(self._settings, self._catalog, self._engine, self._counters)
         app.add_middleware(Mounted)  # before all others
