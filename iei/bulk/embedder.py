@@ -149,26 +149,30 @@ class Running:
         self._in_work = in_work
 
     async def rows(
-        self, items: Iterable[Item], takes: Callable[[Content], bool] = lambda content: True
+        self, items: Iterable[Item], is_new: Callable[[Content], bool] = lambda content: True
     ) -> AsyncIterator[Row]:
         """A row for each item, in the order of the items.
 
         Args:
             items: are read ahead in threads, a few batches of them.
-            takes: is called with each item, in their order, when it has been read and nothing is computed yet; it gets
-                a row only if this is true.
+            is_new: is called with each item, in their order, when it has been read and nothing is computed yet. If
+                it is not, nothing will be, and the row says `is_duplicate`.
 
         Raises:
             StartupError: the items can't be read any further.
             IEIError: nothing can be embedded any more.
         """
+
+        async def row(content: Content, new: bool) -> Row:
+            return await self._row(content) if new else Row(content.item.id, is_duplicate=True)
+
         async with in_order(pulled(items), self._reader.read, READS) as contents:
-            taken = (content async for content in contents if takes(content))
+            looked_up = ((content, is_new(content)) async for content in contents)
             async with in_order(
-                taken, self._row, self._in_work, weight=lambda content: content.size, heaviest=HELD_BYTES
+                looked_up, lambda pair: row(*pair), self._in_work, weight=lambda pair: pair[0].size, heaviest=HELD_BYTES
             ) as rows:
-                async for row in rows:
-                    yield row
+                async for each in rows:
+                    yield each
 
 
 async def _listed(rows: AsyncIterator[Row]) -> list[Row]:

@@ -27,3 +27,5 @@ class Row:
     """A small JPEG of the picture."""
     kept: Mapping[str, Any] = field(default_factory=dict)
     """Column of the input → value."""
+    is_duplicate: bool = False
+    """Nothing was computed, and nothing is to be written: the job has a row of this content."""

@@ -60,6 +60,10 @@ class Embedder:
         """
         return self._embedder.table(table, *self._columns)
 
+    def close(self) -> None:
+        """Ends its threads; the process that it is in ends them as well."""
+        self._embedder.close()
+
 
 def _share() -> tuple[float, float]:
     """Cores and GPUs of this process: those that Ray gave this actor, or else all cores and no GPU."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -22,7 +23,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     variables = {
         "PYTHONPATH": str(ROOT),  # of engines, which replicas start
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_TOKEN_PATH": str(tmp_path_factory.mktemp("ray") / "token"),  # or it is written into the home
+        "RAY_AUTH_TOKEN": uuid4().hex,  # or one is written into the home
+        "RAY_health_check_period_ms": "500",  # nodes that die are missed sooner
         "RAY_DEDUP_LOGS": "0",
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
