@@ -68,7 +68,7 @@ class Embedder:
 def _share() -> tuple[float, float]:
     """Cores and GPUs of this process: those that Ray gave this actor, or else all cores and no GPU."""
     ray = sys.modules.get("ray")  # a process that has not imported it is none of its actors
-    if ray is None or not ray.is_initialized():
+    if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
         return cores(), 0.0
     given = ray.get_runtime_context().get_assigned_resources()
     return given.get("CPU", 0.0), given.get("GPU", 0.0)
