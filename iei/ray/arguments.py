@@ -80,7 +80,7 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     Raises:
         StartupError: a value is invalid.
     """
-    return read_settings(**({"models": ""} if given.get("model") else {}), **given)
+    return read_settings(**{**({"models": ""} if given.get("model") else {}), **given})
 
 
 def share_of(settings: Settings, cpus: float, gpus: float) -> Settings:

@@ -102,10 +102,9 @@ def run(settings: Settings, options: BulkOptions, job: Job) -> None:
         inputs.dataset,
         actors=job.actors or (1, most),
         num_gpus=1.0 if gpus else 0.0,
+        **{**_said(settings), **asdict(options), "keep": keep},
         column=inputs.column,
         id_column="id",
-        **_said(settings),
-        **{**asdict(options), "keep": keep},
     )
     if job.resume:
         if inputs.unique is None:

@@ -12,7 +12,7 @@ import pytest
 from tests.servers import ROOT
 
 NEEDS = "needs the extra ray: uv sync --group clients"
-CORES = 8
+CORES = 4
 """Of the head. Only what Ray counts: nothing here computes for long."""
 
 
@@ -24,6 +24,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "PYTHONPATH": str(ROOT),  # of engines, which replicas start
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_TOKEN": uuid4().hex,  # or one is written into the home
+        "RAY_raylet_start_wait_time_s": "120",  # where the machine is busy
+        "RAY_prestart_worker_first_driver": "0",  # processes that nothing here uses
         "RAY_health_check_period_ms": "500",  # nodes that die are missed sooner
         "RAY_DEDUP_LOGS": "0",
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
