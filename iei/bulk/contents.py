@@ -39,11 +39,21 @@ class Reader:
     """
 
     def __init__(self, settings: InputSettings) -> None:
-        self._fetcher = Fetcher(UrlPolicy.parse(settings.url_inputs), settings.max_image_bytes, settings.url_timeout_s)
+        self._settings = settings
+        self._policy = UrlPolicy.parse(settings.url_inputs)
+        self._opened: Fetcher | None = None
 
     async def close(self) -> None:
         """Closes connections."""
-        await self._fetcher.aclose()
+        if self._opened:
+            await self._opened.aclose()
+
+    @property
+    def _fetcher(self) -> Fetcher:
+        """Made when it is first needed: reading all certificates takes as long as a batch."""
+        if self._opened is None:
+            self._opened = Fetcher(self._policy, self._settings.max_image_bytes, self._settings.url_timeout_s)
+        return self._opened
 
     async def read(self, item: Item) -> Content:
         """The content of an item, or why there is none."""

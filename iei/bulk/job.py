@@ -17,7 +17,7 @@ from iei.bulk.embedder import Embedder
 from iei.bulk.folder import PartsFolder, opened
 from iei.bulk.items import Item, Source
 from iei.bulk.kept import with_types
-from iei.bulk.manifest import WHOLE, Shard
+from iei.bulk.manifest import WHOLE, Finished, Shard
 from iei.bulk.part_writer import PartWriter
 from iei.bulk.plan import Plan, Todo
 from iei.bulk.progress import Progress
@@ -62,6 +62,8 @@ class Job:
 
     def __init__(self, embedder: Embedder, source: Source, rules: Rules, progress: Progress) -> None:
         self.tally = Tally()
+        self.finished: list[Finished] = []
+        """Parts that are there, of all shards."""
         self._embedder = embedder
         self._source = source
         self._rules = rules
@@ -84,13 +86,11 @@ class Job:
                 elif row.error is not None:
                     self._progress.say(f"{row.id}: {row.error}")
 
-    async def into_parts(self, folder: Path) -> list[Path]:
+    async def into_parts(self, folder: Path) -> None:
         """Makes the parts of this run's shard that are not in `folder` yet.
 
-        Returns:
-            The files of all parts that are there then, in order.
-
         Raises:
+            OtherJob: the parts that are there are of other items, or were made in another way.
             StartupError: the input or the folder can't be used (any more), or the job has ended by its rules. Parts
                 that were finished stay, and a run with the same arguments goes on after them.
             IEIError: nothing can be embedded any more.
@@ -115,14 +115,14 @@ class Job:
                 seen = self._duplicates(stack)
                 await asyncio.to_thread(seen.add_all, parts.digests())
                 is_new = seen.add
-            parts_made = _Parts(parts, plan, partial(PartWriter, folder, schema))
+            made = _Parts(parts, plan, partial(PartWriter, folder, schema))
             try:
                 async for row in self._rows(plan, _by_digest(is_new, plan.again)):
-                    await parts_made.add(row)
-                await parts_made.finish()
+                    await made.add(row)
+                await made.finish()
             finally:
-                parts_made.abandon()
-            return [folder / part.name for part in parts.finished]
+                made.abandon()
+                self.finished = parts.finished
 
     async def _rows(self, items: Iterator[Item] | Plan, is_new: Callable[[Content], bool]) -> AsyncIterator[Row]:
         """All rows, counted and shown. Raises StartupError where the rules say that they are to be the last."""

@@ -68,6 +68,10 @@ class Finished:
         return part_name(self.part)
 
 
+class OtherJob(StartupError):
+    """The parts in a folder were made of other items, or in another way, than those that are to be made now."""
+
+
 def part_name(part: int) -> str:
     """The file of a part."""
     return f"part-{part:05}.parquet"
@@ -82,7 +86,8 @@ class Manifest:
         shard: whose manifest is written.
 
     Raises:
-        StartupError: the parts there are of another job; the message names what differs.
+        OtherJob: the message names what differs.
+        StartupError: a manifest is damaged.
         OSError: the folder can't be read or written.
     """
 
@@ -134,7 +139,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 def _check_same(job: Fingerprint, found: Fingerprint, folder: Path) -> None:
     different = [f"{name} ({theirs!r} there, {ours!r} now)" for name, ours, theirs in differences(job, found)]
     if different:
-        raise StartupError(
+        raise OtherJob(
             f"the parts in {folder} are of another job, and would not fit together with new ones. What differs: "
             f"{'; '.join(different)}. Write to another folder, or use what was used there."
         )

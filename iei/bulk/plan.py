@@ -8,8 +8,7 @@ from itertools import islice
 
 from iei.bulk.ids import Ids
 from iei.bulk.items import Item
-from iei.bulk.manifest import Finished, Shard, part_name
-from iei.errors import StartupError
+from iei.bulk.manifest import Finished, OtherJob, Shard, part_name
 
 
 class Todo:
@@ -69,7 +68,7 @@ class Plan:
         """Yields the items that are to be computed.
 
         Raises:
-            StartupError: the input has other items than the parts that are there were made of.
+            OtherJob: the input has other items than the parts that are there were made of.
         """
         coming = iter(self._source)
         part = 0
@@ -82,7 +81,7 @@ class Plan:
             part += 1
         gone = [number for number in self._finished if number >= part and number in self._shard]
         if gone:
-            raise StartupError(
+            raise OtherJob(
                 f"{part_name(min(gone))} was made of items that the input does not have any more: it has {part} parts "
                 f"of {self._size} items. Write to another folder, or restore the input."
             )
@@ -121,7 +120,7 @@ def _chain(first: Item, others: Iterable[Item]) -> Iterator[Item]:
 
 def _check(ids: Ids, finished: Finished) -> None:
     if ids.digest != finished.ids:
-        raise StartupError(
+        raise OtherJob(
             f"{finished.name} was made of other items than the input has there now: of {finished.items}, "
             f"{finished.first!r} to {finished.last!r}, and now these are {ids.count}, {ids.first!r} to {ids.last!r}. "
             "The input has changed: restore it, or write to another folder."
