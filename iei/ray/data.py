@@ -15,15 +15,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+import pyarrow.dataset as pads
 import ray
 from PIL import Image
-from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.data.checkpoint import CheckpointConfig
+from ray.data import ActorPoolStrategy, Dataset
 
 from iei.bulk.options import BulkOptions
 from iei.errors import StartupError
 from iei.inputs.decode import FORMATS
 from iei.ray.embedder import Embedder
+from iei.ray.notes import Notes
 from iei.settings import Settings
 
 BATCH = 256
@@ -71,7 +72,7 @@ def embed(
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What `iei embed --engine ray` says besides the model and `BulkOptions`. Can be pickled."""
+    """What `iei embed --engine ray` says besides the model and `BulkOptions`."""
 
     inputs: Sequence[str]
     """All of one kind: folders and files of pictures, or tables `x.parquet[:column]`, `x.csv:column`, or shards."""
@@ -82,35 +83,41 @@ class Job:
     """Of the cluster; `auto` finds the one of this machine. None: a cluster of this machine alone, for this job."""
     actors: int | tuple[int, int] | None = None
     """None: as many as there are GPUs, or else cores."""
-    resume: str | None = None
-    """A folder, seen by all nodes, that notes what has been written, so that a job that is started again goes on."""
+    rows_per_file: int | None = None
+    """The least, but for the last ones. None: as tasks have them."""
 
 
-def run(settings: Settings, options: BulkOptions, job: Job) -> None:
+def run(settings: Settings, options: BulkOptions, job: Job) -> tuple[int, int]:
     """Reads, embeds and writes, and returns when all is written.
 
+    Started again, it goes on with the rows that are not written yet: their ids are noted in the folder of the result.
+
+    Returns:
+        How many rows there are now, and how many of them have an error.
+
     Raises:
-        StartupError: the inputs are of several kinds, or lack a column.
+        StartupError: the inputs are of several kinds, or lack a column; or the folder has another job's rows.
     """
     ray.init(job.address, ignore_reinit_error=True)
     inputs = read(job.inputs, id_column=job.id_column)
+    said = {**_said(settings), **asdict(options)}
+    notes = Notes(job.out)
+    notes.check({"ids": inputs.unique, **said})
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     most = gpus or max(1, int(resources.get("CPU", 1)) - 1)  # of cores, one reads and writes
-    keep = tuple(dict.fromkeys((*options.keep, *inputs.kept)))
     rows = embed(
         inputs.dataset,
         actors=job.actors or (1, most),
         num_gpus=1.0 if gpus else 0.0,
-        **{**_said(settings), **asdict(options), "keep": keep},
+        **{**said, "keep": tuple(dict.fromkeys((*options.keep, *inputs.kept)))},
         column=inputs.column,
         id_column="id",
     )
-    if job.resume:
-        if inputs.unique is None:
-            raise StartupError("shards of WebDataset can't be resumed on Ray: their keys are unique in a shard only.")
-        DataContext.get_current().checkpoint_config = CheckpointConfig(inputs.unique, job.resume)
-    rows.write_parquet(job.out, compression="zstd")
+    rows.context.checkpoint_config = notes.checkpoint(inputs.unique) if inputs.unique else None
+    rows.write_parquet(job.out, compression="zstd", min_rows_per_file=job.rows_per_file)
+    written = pads.dataset(job.out)
+    return written.count_rows(), written.count_rows(filter=pc.field("error").is_valid())
 
 
 def _said(settings: Settings) -> dict[str, Any]:

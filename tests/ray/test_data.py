@@ -119,19 +119,37 @@ def test_a_job_goes_on_where_it_was(
     from iei.ray.arguments import settings_of
     from iei.ray.data import Job, run
 
-    inputs, out, notes = (tmp_path / name for name in ("pictures", "out", "notes"))
+    inputs, out = tmp_path / "pictures", tmp_path / "out"
     (inputs / "0").mkdir(parents=True)
-    job = Job([str(inputs)], str(out), actors=1, resume=str(notes))
+    job = Job([str(inputs)], str(out), actors=1, rows_per_file=1000)
+    settings = settings_of({"model": model})
     parts: set[Path] = set()
     for begin, end in ((0, 30), (30, 45)):
         for file in sorted(pictures.glob("0/*.png"))[begin:end]:
             (inputs / "0" / file.name).write_bytes(file.read_bytes())
-        run(settings_of({"model": model}), BulkOptions(), job)
-        new = {*out.glob("*.parquet")} - parts
-        assert sum(dataset.dataset(file).count_rows() for file in new) == end - begin
-        parts |= new
+        assert run(settings, BulkOptions(), job) == (end, 0)
+        (new,) = {*out.glob("*.parquet")} - parts
+        assert dataset.dataset(new).count_rows() == end - begin
+        parts.add(new)
     found = _by_id(dataset.dataset(out).to_table())
     _assert_same(found, {name: alone[name] for name in list(alone)[:45]})
+    with pytest.raises(StartupError, match=r"is of another job: dimensions \(8 now, None then\). Give another folder"):
+        run(settings, BulkOptions(dimensions=8), job)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-o", "out", "--dedup"], "--dedup has no meaning with --engine ray"),
+        (["-o", "out.parquet"], "the output is a folder"),
+        ([], "the output is a folder"),
+    ],
+)
+def test_what_a_cluster_does_not_do_is_said(flags: list[str], message: str) -> None:
+    from iei.commands.main import main
+
+    with pytest.raises(SystemExit, match=message):
+        main(["embed", "--demo", "--engine", "ray", "pictures", *flags])
 
 
 def test_tables_and_shards_are_read_by_ray(cluster: Any, tmp_path: Path) -> None:
