@@ -21,6 +21,7 @@ pa: Any = pytest.importorskip("pyarrow")
 dataset: Any = pytest.importorskip("pyarrow.dataset")
 
 pytestmark = [
+    pytest.mark.timeout(480),  # the first test waits for the cluster
     pytest.mark.server,
     pytest.mark.filterwarnings("ignore"),  # Ray warns of its own code; hardly any of ours runs in this process
 ]

@@ -20,6 +20,7 @@ from tests.pictures import base64_of, data_uri, jpeg, png
 from tests.servers import Server
 
 pytestmark = [
+    pytest.mark.timeout(480),  # the first test waits for the cluster
     pytest.mark.server,
     pytest.mark.filterwarnings("ignore"),  # Ray warns of its own code; hardly any of ours runs in this process
 ]
