@@ -29,7 +29,7 @@ NAVIGATION = {
     "Start": ["Overview <self>", "/docs/README", "/docs/coming-from"],
     "Use it": ["/docs/page", "/docs/api/README", "/docs/client", "/docs/integrations", "/docs/vector-databases"],
     "Choose a model": ["/docs/which-model", "/docs/models"],
-    "Run it": ["/docs/operations", "/docs/configuration", "/docs/reliability", "/docs/benchmarks", "/SECURITY"],
+    "Run it": ["/docs/operations", "/docs/configuration", "/docs/ray", "/docs/reliability", "/docs/benchmarks", "/SECURITY"],
     "Understand it": ["/docs/architecture", "/docs/decisions/README"],
     "Take part": ["/CONTRIBUTING", "/CHANGELOG"],
 }

@@ -94,7 +94,11 @@ def share_of(settings: Settings, cpus: float, gpus: float) -> Settings:
     threads = max(1, round(cpus))
     whole = ",".join(f"cuda:{index}" for index in range(int(gpus)))
     device = "cpu" if not gpus else whole if gpus > 1 else "cuda"
-    ours = {"engine": {"device": device}, "load": {"threads": threads}, "inputs": {"decode_threads": threads}}
+    ours: dict[str, dict[str, Any]] = {
+        "engine": {"device": device},
+        "load": {"threads": threads},
+        "inputs": {"decode_threads": threads},
+    }
     groups = {group: _filled(getattr(settings, group), values) for group, values in ours.items()}
     server = settings.server.model_copy(update={"workers": 1})
     return settings.model_copy(update={**groups, "server": server})

@@ -172,14 +172,16 @@ def _pictures(paths: list[str], _: str | None, id_column: str | None) -> Inputs:
 def _below(folder: str, table: pa.Table) -> pa.Table:
     """With ids: paths below the folder, or whole ones."""
     prefix = f"{folder.partition('://')[2] or folder}/"
-    return table.append_column("id", pa.array([path.as_py().removeprefix(prefix) for path in table["path"]]))
+    return table.append_column(
+        "id", pa.array([path.as_py().removeprefix(prefix) for path in table["path"]], pa.string())
+    )
 
 
 def _table(reader: Callable[..., Dataset], paths: list[str], column: str | None, id_column: str | None) -> Inputs:
     dataset = reader(paths)
     names = dataset.schema().names
     ids = id_column or ("id" if "id" in names else None)
-    if ids not in names:
+    if ids is None or ids not in names:
         raise StartupError(
             f"there is no column {ids or 'id'!r}: name one with --id-column, as rows have no numbers on a cluster; "
             f"there are: {', '.join(names)}."

@@ -26,6 +26,8 @@ class Notes:
 
     def __init__(self, out: str) -> None:
         self._out = out.rstrip("/")
+        self._files: Any
+        self._path: str
         self._files, self._path = fs.FileSystem.from_uri(self._out) if "://" in out else (fs.LocalFileSystem(), out)
 
     def check(self, job: Mapping[str, Any]) -> None:

@@ -91,7 +91,7 @@ class Replica:
         catalog: the models that may be asked for.
     """
 
-    async def __init__(self, settings: Settings, catalog: Catalog) -> None:
+    async def __init__(self, settings: Settings, catalog: Catalog) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         logs.configure(settings.logs)
         self._settings, self._catalog = settings, catalog
         self._counters = Counters(METRICS)
