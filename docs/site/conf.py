@@ -27,7 +27,14 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 
 NAVIGATION = {
     "Start": ["Overview <self>", "/docs/README", "/docs/coming-from"],
-    "Use it": ["/docs/page", "/docs/api/README", "/docs/client", "/docs/integrations", "/docs/vector-databases"],
+    "Use it": [
+        "/docs/page",
+        "/docs/api/README",
+        "/docs/bulk",
+        "/docs/client",
+        "/docs/integrations",
+        "/docs/vector-databases",
+    ],
     "Choose a model": ["/docs/which-model", "/docs/models"],
     "Run it": ["/docs/operations", "/docs/configuration", "/docs/ray", "/docs/reliability", "/docs/benchmarks", "/SECURITY"],
     "Understand it": ["/docs/architecture", "/docs/decisions/README"],

@@ -49,6 +49,10 @@ class LocalModel:
         loaded = loading.load(request)
         spec = loaded.spec
         self.dimension, self.warnings, decided = _decided(spec, options, settings)
+        if others := settings.engine.devices[1:]:
+            self.warnings += (
+                f"{', '.join(others)} stay idle: a job computes on one device. Start one for each, with --shards.",
+            )
         self.modalities = spec.modalities
         self.in_work = WINDOW_BATCHES * spec.max_batch
         self.fingerprint = plain(

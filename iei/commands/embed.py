@@ -18,6 +18,7 @@ from iei.bulk.manifest import OtherJob, Shard
 from iei.bulk.options import BulkOptions
 from iei.bulk.outputs import FINISHERS, Finisher
 from iei.bulk.progress import Progress, progress_for
+from iei.bulk.remote import Servers
 from iei.bulk.row import Row
 from iei.bulk.sources import open_source
 from iei.errors import StartupError
@@ -49,7 +50,9 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     output = _Output(arguments)
     options = _options(settings, arguments)
     source = open_source(arguments.inputs, modality=options.modality, keep=options.keep, id_column=arguments.id_column)
-    embedder = Embedder(settings, options)
+    key = settings.remote.client_key
+    servers = Servers(arguments.server, options, key and key.get_secret_value()) if arguments.server else None
+    embedder = Embedder(settings, options, servers)
     progress = _progress(arguments, embedder, source, output)
     for warning in embedder.computer.warnings:
         progress.say(warning)
