@@ -25,6 +25,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_TOKEN": uuid4().hex,  # or one is written into the home
         "RAY_agent_register_timeout_ms": "100000",  # where the machine is busy
+        "RAY_worker_niceness": "0",  # not below whatever else runs
         "RAY_prestart_worker_first_driver": "0",  # processes that nothing here uses
         "RAY_health_check_period_ms": "500",  # nodes that die are missed sooner
         "RAY_DEDUP_LOGS": "0",
