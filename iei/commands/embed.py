@@ -43,6 +43,10 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     logs.configure(LogSettings(log_level="warning"))
     logs.warn(unknown_variables())
+    if arguments.engine == "ray":
+        from iei.commands import embed_on_ray  # late: it needs the extra `ray`
+
+        return WITH_ERRORS if embed_on_ray.run(settings, _options(settings, arguments), arguments) else 0
     output = _Output(arguments)
     options = _options(settings, arguments)
     source = open_source(arguments.inputs, modality=options.modality, keep=options.keep, id_column=arguments.id_column)

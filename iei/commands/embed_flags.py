@@ -43,6 +43,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--dimensions", type=_positive, metavar="N", help="leading values of each vector that are kept")
     add("--truncate", action="store_true", help="cut texts that are too long for the model")
     add("--server", type=_names, default=(), metavar="URL,URL", help="computed by these servers, not in this process")
+    add("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster (docs/ray.md)")
+    add("--address", metavar="ADDRESS", help="of the Ray cluster, such as auto (default: one for this job)")
     add = parser.add_argument_group("errors and progress").add_argument
     add("--on-error", choices=("column", "stop"), default="column", help="a bad item has an error, or ends the job")
     add("--errors", type=Path, metavar="FILE", help="write a line of JSON there for each row with an error")
