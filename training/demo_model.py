@@ -1,4 +1,4 @@
-"""Trains the demo model: `python -m training.demo_model FOLDER`, and then `python -m training.ship FOLDER`.
+"""Trains the demo model: `python -m training.demo_model FOLDER`.
 
 Contrastive learning (SimCLR, arXiv:2002.05709) on two views of each drawing. What must find its partner among all
 others is the mean of all tokens, the pooler's output, and, so that patches mean something as well, single patches that
