@@ -137,6 +137,8 @@ class Sender(Connection):
         self.local_port = transport.get_extra_info("sockname")[1]
         self.load.open.add(self)
         super().connection_made(transport)
+        if self.load.stopped:  # meanwhile
+            self.transport.abort()
 
     def complete(self) -> None:
         """Notes the answer, and sends the next request: at once, or when the server says."""
