@@ -35,7 +35,7 @@ from tests.servers import ROOT
 
 RESULTS = ROOT / "benchmarks/results/bulk_kills.json"
 FORK = multiprocessing.get_context("fork")
-PARTS = 100
+PARTS = 200
 LONGEST_S = 300
 
 Job = Callable[[Path, int, Path], None]
@@ -92,7 +92,7 @@ def measured(folder: Path, job: Job, pictures: int, kills: int, chance: random.R
     out = folder / "killed"
     done: list[int] = []
     for number in range(kills):
-        new = chance.randrange(2 * PARTS // kills)  # so that the last kill finds work, too
+        new = chance.randrange(PARTS // kills)  # so that the last kill finds work, too
         late_s = chance.uniform(0, alone_s / PARTS)
         done.append(killed_after(start, out, new, late_s))
         print(f"kill {number + 1}: {late_s:.3f} s after {new} new parts; {done[-1]} of {PARTS}", file=sys.stderr)
