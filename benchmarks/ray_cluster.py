@@ -110,8 +110,9 @@ def compared(expected: pa.Table, found: pa.Table) -> dict[str, float]:
 
 
 def _vectors(table: pa.Table) -> np.ndarray[Any, Any]:
-    vectors = np.stack(table["embedding"].combine_chunks().to_numpy(zero_copy_only=False))
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors: np.ndarray[Any, Any] = np.stack(table["embedding"].combine_chunks().to_numpy(zero_copy_only=False))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def main() -> None:

@@ -132,7 +132,7 @@ def _decided(spec: ModelSpec, options: BulkOptions, settings: Settings) -> tuple
         InvalidField: the model does not offer what is wanted.
     """
     modality = options.modality or spec.modalities[0]
-    asked = {"image": ImageInput(b""), "text": TextInput("")}[modality]
+    asked = ImageInput(b"") if modality == "image" else TextInput("")
     targets = resolve_targets(spec, [asked], options.request, settings.requests.normalize)
     (target,) = targets.values()
     (pooling,) = target.outputs

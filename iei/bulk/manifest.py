@@ -96,7 +96,7 @@ class Manifest:
         """Parts of all shards whose files are there as they were written."""
         files = sorted((folder / FOLDER).glob("manifest-*.jsonl"))
         for file in files:
-            first, *lines = _lines(file) or [job]
+            first, *lines = _lines(file) or [dict(job)]
             _check_same(job, first, folder)
             for line in lines:
                 part = Finished(**line)

@@ -51,7 +51,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     options = _options(settings, arguments)
     source = open_source(arguments.inputs, modality=options.modality, keep=options.keep, id_column=arguments.id_column)
     key = settings.remote.client_key
-    servers = Servers(arguments.server, options, key and key.get_secret_value()) if arguments.server else None
+    servers = Servers(arguments.server, options, key.get_secret_value() if key else None) if arguments.server else None
     embedder = Embedder(settings, options, servers)
     progress = _progress(arguments, embedder, source, output)
     for warning in embedder.computer.warnings:

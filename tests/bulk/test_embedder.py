@@ -72,7 +72,13 @@ def test_a_bad_item_costs_its_own_vector_and_rows_keep_their_order(embedder: Emb
         return (tmp_path / "none").read_bytes()
 
     good = pictures.encoded()["jpeg exif turned"]
-    contents = [Encoded(b"no picture"), Stored(gone), Encoded(good), Broken(InvalidInput("is null")), Text("a cat")]
+    contents: list[Content] = [
+        Encoded(b"no picture"),
+        Stored(gone),
+        Encoded(good),
+        Broken(InvalidInput("is null")),
+        Text("a cat"),
+    ]
     rows = rows_of(embedder, *contents)
     assert [row.id for row in rows] == ["0", "1", "2", "3", "4"]
     assert [row.error and row.error.split(" (")[0] for row in rows] == [
@@ -151,7 +157,7 @@ def test_items_are_read_ahead_no_further_than_a_few_batches(embedder: Embedder) 
             async for row in rows:
                 if row.id == "40":
                     break
-            await rows.aclose()  # type: ignore[attr-defined]
+            await rows.aclose()
 
     asyncio.run(some())
     assert taken < 300

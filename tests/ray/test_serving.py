@@ -224,7 +224,7 @@ def _engine(replica: psutil.Process) -> psutil.Process:
 def _running() -> int:
     from ray import serve
 
-    return serve.status().applications["iei"].deployments["iei"].replica_states.get("RUNNING", 0)
+    return int(serve.status().applications["iei"].deployments["iei"].replica_states.get("RUNNING", 0))
 
 
 def _wait(until: Callable[[], bool], what: str) -> None:
