@@ -102,7 +102,7 @@ class ModelSettings(Group):
     """Which models may be served, and under which names."""
 
     model: str = setting("Models", "google/vit-base-patch16-224", "IMAGE_EMBEDDING_MODEL", "IEI_MODEL")
-    """Hub id or local folder of the model, or `demo` for the built-in untrained one."""
+    """Hub id or local folder of the model, or `demo` for the built-in small one, for trying."""
     fallback_model: str | None = setting("Models", None, "IEI_FALLBACK_MODEL", "MODEL_ID")
     """The model to serve if `IEI_MODEL` is not set and KServe has mounted no model at `/mnt/models`."""
     model_name: str | None = setting("Models", None, "IEI_MODEL_NAME", "MODEL_NAME")

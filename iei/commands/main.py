@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
             action="store_const",
             const=DEMO,
             dest="model",
-            help="the built-in untrained model: nothing to download",
+            help="the built-in small model, for trying: nothing to download",
         )
         if command is embed:
             sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="pictures, or folders of them")

@@ -18,7 +18,7 @@ from iei.commands.tls import tls_options
 from iei.engine.client import connect
 from iei.engine.launch import LaunchedEngine, launch_engines
 from iei.grpc.port import reserve
-from iei.models.catalog import DEMO, Catalog, read_catalog
+from iei.models.catalog import DEMO, DEMO_NOTE, Catalog, read_catalog
 from iei.models.spec import POOLED, ModelSpec
 from iei.serving.connections import LINGER_S
 from iei.serving.flag import SharedFlag
@@ -138,10 +138,10 @@ def summary(spec: ModelSpec, settings: Settings, addresses: list[str]) -> str:
     poolings = {name: dim for name, dim in spec.tower.outputs.items() if name in POOLED}
     default = spec.tower.pooling
     devices = settings.engine.devices
-    untrained = "; UNTRAINED, its vectors carry no meaning" if spec.id == DEMO else ""
+    note = f"; {DEMO_NOTE}" if spec.id == DEMO else ""
     takes = " and ".join(f"{name}s" for name in spec.modalities)
     rows = {
-        "model": f"{spec.name} ({spec.model_type}, {spec.parameters / 1e6:.1f} M parameters{untrained})",
+        "model": f"{spec.name} ({spec.model_type}, {spec.parameters / 1e6:.1f} M parameters{note})",
         "takes": takes,
         "vectors": f"{poolings[default]} dimensions, pooling {default} (offered: {', '.join(poolings)})",
         "device": f"{', '.join(devices) if len(devices) > 1 else spec.device}, {spec.dtype}",
