@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -148,7 +148,7 @@ class Running:
 
     async def rows(
         self, items: Iterable[Item], is_new: Callable[[Content], bool] = lambda content: True
-    ) -> AsyncIterator[Row]:
+    ) -> AsyncGenerator[Row]:
         """A row for each item, in the order of the items.
 
         Args:

@@ -151,7 +151,7 @@ def test_items_are_read_ahead_no_further_than_a_few_batches(embedder: Embedder) 
             async for row in rows:
                 if row.id == "40":
                     break
-            await rows.aclose()  # type: ignore[attr-defined]
+            await rows.aclose()
 
     asyncio.run(some())
     assert taken < 300
