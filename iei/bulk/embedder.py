@@ -148,7 +148,7 @@ class Running:
 
     async def rows(
         self, items: Iterable[Item], is_new: Callable[[Content], bool] = lambda content: True
-    ) -> AsyncGenerator[Row, None]:
+    ) -> AsyncGenerator[Row]:
         """A row for each item, in the order of the items.
 
         Args:

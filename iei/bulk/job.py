@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -80,11 +80,12 @@ class Job:
         with ExitStack() as stack:
             self._open_errors(stack)
             is_new = self._duplicates(stack).add if self._rules.dedup else None
-            async for row in self._rows(iter(self._source), _by_digest(is_new)):
-                if row.embedding is not None:
-                    out.write(orjson.dumps(line(row), option=orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
-                elif row.error is not None:
-                    self._progress.say(f"{row.id}: {row.error}")
+            async with aclosing(self._rows(iter(self._source), _by_digest(is_new))) as rows:
+                async for row in rows:
+                    if row.embedding is not None:
+                        out.write(orjson.dumps(line(row), option=orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
+                    elif row.error is not None:
+                        self._progress.say(f"{row.id}: {row.error}")
 
     async def into_parts(self, folder: Path) -> None:
         """Makes the parts of this run's shard that are not in `folder` yet.
@@ -117,14 +118,15 @@ class Job:
                 is_new = seen.add
             made = _Parts(parts, plan, partial(PartWriter, folder, schema))
             try:
-                async for row in self._rows(plan, _by_digest(is_new, plan.again)):
-                    await made.add(row)
+                async with aclosing(self._rows(plan, _by_digest(is_new, plan.again))) as rows:
+                    async for row in rows:
+                        await made.add(row)
                 await made.finish()
             finally:
                 made.abandon()
                 self.finished = parts.finished
 
-    async def _rows(self, items: Iterator[Item] | Plan, is_new: Callable[[Content], bool]) -> AsyncIterator[Row]:
+    async def _rows(self, items: Iterator[Item] | Plan, is_new: Callable[[Content], bool]) -> AsyncGenerator[Row]:
         """All rows, counted and shown. Raises StartupError where the rules say that they are to be the last."""
         async with self._embedder.running() as running, aclosing(running.rows(items, is_new)) as rows:
             async for row in rows:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -17,17 +17,17 @@ PULLED = 32
 
 @asynccontextmanager
 async def in_order(
-    coming: AsyncIterator[T],
+    coming: AsyncGenerator[T],
     work: Callable[[T], Awaitable[R]],
     most: int,
     *,
     weight: Callable[[T], int] = lambda each: 0,
     heaviest: int = 0,
-) -> AsyncIterator[AsyncIterator[R]]:
+) -> AsyncIterator[AsyncGenerator[R]]:
     """What `work` returns for each of `coming`, in its order. What is in work is cancelled where the block is left.
 
     Args:
-        coming: is read ahead, but never so far that more than `most` are in work or wait to be taken.
+        coming: is read ahead, but never so far that more than `most` are in work or wait to be taken; closed at the end.
         work: what it raises, and what `coming` raises, is raised in its turn.
         most: at least 1.
         weight: of one of `coming`, for as long as it is in work.
@@ -45,19 +45,20 @@ async def in_order(
     async def read() -> None:
         try:
             await free.acquire()
-            async for each in coming:
-                task = asyncio.create_task(_awaited(work, each))
-                in_work[task] = weight(each)
-                task.add_done_callback(done)
-                turns.put_nowait(task)
-                await free.acquire()
-                while sum(in_work.values()) > heaviest:
-                    changed.clear()
-                    await changed.wait()
+            async with aclosing(coming):
+                async for each in coming:
+                    task = asyncio.create_task(_awaited(work, each))
+                    in_work[task] = weight(each)
+                    task.add_done_callback(done)
+                    turns.put_nowait(task)
+                    await free.acquire()
+                    while sum(in_work.values()) > heaviest:
+                        changed.clear()
+                        await changed.wait()
         finally:
             turns.put_nowait(None)
 
-    async def results() -> AsyncIterator[R]:
+    async def results() -> AsyncGenerator[R]:
         while task := await turns.get():
             result = await task
             free.release()
@@ -66,7 +67,8 @@ async def in_order(
 
     reader = asyncio.create_task(read())
     try:
-        yield results()
+        async with aclosing(results()) as stream:
+            yield stream
     finally:
         for task in (reader, *in_work):
             task.cancel()
@@ -77,7 +79,7 @@ async def _awaited(work: Callable[[T], Awaitable[R]], each: T) -> R:
     return await work(each)
 
 
-async def pulled(source: Iterable[T]) -> AsyncIterator[T]:
+async def pulled(source: Iterable[T]) -> AsyncGenerator[T]:
     """What `source` has, taken from it in threads: it may read files."""
     coming = iter(source)
     while some := await asyncio.to_thread(_some, coming):
