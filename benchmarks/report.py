@@ -22,14 +22,15 @@ def progress(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
 
 
-def write_down(name: str, plan: Any, rounds: Sequence[Mapping[str, Any]], text: str) -> None:
-    """Writes all rounds to the results' NAME.json, and `text` into the section NAME of docs/benchmarks.md.
+def write_down(name: str, plan: Any, rounds: Sequence[Mapping[str, Any]], text: str, page: Path = PAGE) -> None:
+    """Writes all rounds to the results' NAME.json, and `text` into the section NAME of a page.
 
     Args:
         name: of the benchmark.
         plan: a dataclass: what was measured, and how long.
         rounds: what was measured in each: name → a dataclass.
         text: the tables, and what they were measured on.
+        page: docs/benchmarks.md, unless another one has the section.
     """
     results = {
         "machine": machine.describe(),
@@ -38,7 +39,7 @@ def write_down(name: str, plan: Any, rounds: Sequence[Mapping[str, Any]], text: 
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
-    replace_section(PAGE, name, text)
+    replace_section(page, name, text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,7 +3,7 @@
     python examples/search_images.py [file or folder …] [--query TEXT …]
 
 Without a query it asks for some, one a line. Without a file it draws its own pictures, and looks for those. Needs a
-server with a CLIP or a SigLIP: `iei serve --model openai/clip-vit-base-patch32`.
+server with a CLIP or a SigLIP: `iei serve --model google/siglip-base-patch16-224`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_model(client: Client) -> None:
             raise
         sys.exit(
             f"The served model can't search pictures by words ({error.message}): "
-            "start the server with a CLIP or a SigLIP, such as openai/clip-vit-base-patch32."
+            "start the server with a CLIP or a SigLIP, such as google/siglip-base-patch16-224."
         )
 
 

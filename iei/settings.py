@@ -254,6 +254,13 @@ class LoadOptions(Group):
     """Directory of the demo model. Default: `~/.cache/iei`. (Hub downloads are stored in `HF_HOME`.)"""
 
 
+class RemoteSettings(Group):
+    """Servers that compute for `iei embed`."""
+
+    client_key: SecretStr | None = setting("Access", None, "IEI_CLIENT_KEY")
+    """API key that `iei embed --server` sends to the servers."""
+
+
 class EngineSettings(Group):
     """The engine processes, and the memory that workers share with them."""
 
@@ -435,6 +442,7 @@ class Settings(BaseModel):
     connections: ConnectionSettings = ConnectionSettings()
     inputs: InputSettings = InputSettings()
     dialects: DialectSettings = DialectSettings()
+    remote: RemoteSettings = RemoteSettings()
 
 
 class Setting(NamedTuple):

@@ -28,8 +28,12 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 NAVIGATION = {
     "Start": ["Overview <self>", "/docs/README", "/docs/coming-from"],
     "Use it": ["/docs/page", "/docs/api/README", "/docs/client", "/docs/integrations", "/docs/vector-databases"],
+    "Embed many": ["/docs/bulk", "/docs/bulk-inputs", "/docs/reading-vectors"],
     "Choose a model": ["/docs/which-model", "/docs/models"],
-    "Run it": ["/docs/operations", "/docs/configuration", "/docs/reliability", "/docs/benchmarks", "/SECURITY"],
+    "Run it": [
+        *("/docs/operations", "/docs/configuration", "/docs/kubernetes", "/docs/ray", "/docs/scale"),
+        *("/docs/reliability", "/docs/benchmarks", "/SECURITY"),
+    ],
     "Understand it": ["/docs/architecture", "/docs/decisions/README"],
     "Take part": ["/CONTRIBUTING", "/CHANGELOG"],
 }

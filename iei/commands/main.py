@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Container, Sequence
 from typing import Any
 
 from iei import __version__
+from iei.commands import embed_flags
 from iei.errors import IEIError, StartupError
 from iei.machine_faults import sentence as machine_fault
 from iei.models.catalog import DEMO
@@ -42,10 +42,13 @@ def serve(arguments: argparse.Namespace) -> None:
 
 
 def embed(arguments: argparse.Namespace) -> None:
-    """Embed pictures without a server: one line of JSON for each file."""
-    from iei.commands import embed  # late: it imports torch
+    """Embed pictures and texts without a server, into Parquet files or lines of JSON."""
+    with ended_by_signals():
+        from iei.commands import embed  # late: it imports torch
 
-    embed.run(_settings(arguments), arguments.files)
+        settings = _settings(arguments)
+    if status := embed.run(settings, arguments):
+        raise SystemExit(status)
 
 
 def models(_: argparse.Namespace) -> None:
@@ -57,7 +60,11 @@ def models(_: argparse.Namespace) -> None:
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     """The settings from the environment, overridden by flags."""
-    given = {name: value for name in SETTINGS if (value := getattr(arguments, name, None)) is not None}
+    given = {
+        name: value
+        for name in SETTINGS
+        if name not in arguments.replaced and (value := getattr(arguments, name, None)) is not None
+    }
     if "model" in given:
         if "models" in given:
             raise StartupError("--models takes the place of --model (or --demo): give one of them.")
@@ -84,16 +91,21 @@ def _parser() -> argparse.ArgumentParser:
             help="the built-in untrained model: nothing to download",
         )
         if command is embed:
-            sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="pictures, or folders of them")
-        _add_settings(sub)
+            embed_flags.add_flags(sub)
+        replaced = embed_flags.REPLACED if command is embed else frozenset()
+        sub.set_defaults(replaced=replaced)
+        _add_settings(sub, replaced)
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """A flag for every setting but secrets. Values are checked with the settings, by the rules of the environment's."""
+def _add_settings(parser: argparse.ArgumentParser, replaced: Container[str]) -> None:
+    """A flag for every setting but secrets and those that are `replaced` by flags of the command.
+
+    Values are checked with the settings, by the rules of the environment's.
+    """
     group = parser.add_argument_group("settings", "Each is an environment variable too, named in brackets.")
     for setting in SETTINGS.values():
-        if setting.is_secret:
+        if setting.is_secret or setting.name in replaced:
             continue
         default: Any = "none" if setting.field.default is None else setting.field.default
         meaning = " ".join((setting.field.description or "").split())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,8 +38,6 @@ class Format(NamedTuple):
     write: Callable[[Sequence[Vectors | None]], Awaitable[Content]] | None
     """Writes all vectors at once. None: they are sent line by line, each as soon as it is there."""
     description: str
-    package: str | None = None
-    """The package that writes it, if that is an extra."""
     has_null: bool = True
     """Whether it can say that an input has no vector."""
 
@@ -86,18 +83,8 @@ def _line(item: Embedding | None) -> dict[str, Vectors | None]:
 
 
 def accepted(request: Request) -> Format:
-    """The format that a request asks for. JSON if it names none of them, as browsers and most clients do.
-
-    Raises:
-        NotAcceptable: it needs a package that is not installed.
-    """
-    form = next((FORMATS[name] for name in accepted_types(request) if name in FORMATS), _JSON)
-    if form.package and find_spec(form.package) is None:
-        raise NotAcceptable(
-            f"answers of {form.media_type} need the package {form.package}, which this server does not have "
-            f"(pip install 'image-embedding-inference[arrow]'); it can answer with {JSON} and {_NPY.media_type}"
-        )
-    return form
+    """The format that a request asks for. JSON if it names none of them, as browsers and most clients do."""
+    return next((FORMATS[name] for name in accepted_types(request) if name in FORMATS), _JSON)
 
 
 def documented_formats() -> dict[int | str, dict[str, Any]]:
@@ -143,7 +130,7 @@ async def _arrow(vectors: Sequence[Vectors | None]) -> Content:
 
 def _arrow_stream(vectors: Sequence[Vectors | None]) -> bytes:
     """A stream of one batch; in a thread, for the first import takes a second."""
-    import pyarrow as pa
+    import pyarrow as pa  # late: most workers never need it
 
     batch = pa.record_batch([_arrow_column(vectors)], names=["embedding"])
     sink = pa.BufferOutputStream()
@@ -177,7 +164,6 @@ _ARROW = Format(
     "application/vnd.apache.arrow.stream",
     _arrow,
     "An Arrow IPC stream of one batch; the column `embedding` is fixed_size_list<float32>",
-    package="pyarrow",
 )
 _FLOAT32 = Format(
     "application/octet-stream",

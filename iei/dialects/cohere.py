@@ -22,13 +22,14 @@ from iei.dialects.partial import OnErrorField, errors_of, on_error
 from iei.dialects.parts import Parts, input_of_parts
 from iei.dialects.prompts import prompts_for
 from iei.dialects.registry import Dialect
-from iei.dialects.vectors import Encoding, Quantized, VectorDtype, encoded, quantized
+from iei.dialects.vectors import Encoding, encoded
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
 from iei.errors import IEIError, InvalidField
 from iei.models.spec import Modality, ModelSpec
 from iei.requests import Embedding, Embeddings, ImageInput, Input, OnError, Options, TextInput
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
+from iei.vectors import Quantized, VectorDtype, quantized
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 

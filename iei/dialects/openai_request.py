@@ -24,10 +24,11 @@ from iei.dialects.openai_items import (
 from iei.dialects.partial import OnErrorField
 from iei.dialects.prompts import prompts_for
 from iei.dialects.token_ids import ReadIds, of_model
-from iei.dialects.vectors import Encoding, Quantized, VectorDtype, encoded, quantized
+from iei.dialects.vectors import Encoding, encoded
 from iei.errors import EmptyInput, InvalidField, InvalidInput
 from iei.models.spec import Modality
 from iei.requests import Input, Options, Unreadable, Vectors
+from iei.vectors import Quantized, VectorDtype, quantized
 
 T = TypeVar("T")
 

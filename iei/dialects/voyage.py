@@ -21,13 +21,14 @@ from iei.dialects.parts import Parts, input_of_parts
 from iei.dialects.plain_errors import BadDetail, DetailSentence, as_detail
 from iei.dialects.prompts import prompts_for
 from iei.dialects.registry import Dialect
-from iei.dialects.vectors import Encoding, encoded, quantized
+from iei.dialects.vectors import Encoding, encoded
 from iei.dialects.wire import json_list, json_response, model_of, one_kind_of_fault, parsed, result_headers
 from iei.errors import InvalidInput, ModelNotFound
 from iei.models.spec import Modality, ModelSpec
 from iei.requests import Embeddings, OnError, Options
 from iei.service import EmbeddingService
 from iei.settings import DialectSettings
+from iei.vectors import quantized
 
 OutputDtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
 

@@ -31,6 +31,7 @@ from iei.errors import EmptyInput, IEIError, InvalidInput
 from iei.inputs.budget import PixelBudget
 from iei.inputs.libtiff import silence_libtiff
 from iei.inputs.pieces import PictureFile, check_pieces
+from iei.requests import PictureSize
 
 # Importing a plugin registers its format. The other forty are left out: each is attack surface.
 _PLUGINS = (
@@ -120,6 +121,20 @@ def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None
         yield rgb
 
 
+def picture_size(data: bytes) -> PictureSize | None:
+    """The size that the picture in `data` has upright, from its head alone; None if it is no picture.
+
+    A PNG that says which side is up only after its pixels counts as upright.
+    """
+    try:
+        image = _opened(data)
+    except Exception:  # as in `_blaming_the_file`; whoever decodes it says what is wrong
+        return None
+    knows = not isinstance(image, PngImagePlugin.PngImageFile) or "exif" in image.info  # else it would be decoded
+    is_turned = knows and _orientation(image) in _SIDEWAYS
+    return PictureSize(*(reversed(image.size) if is_turned else image.size))
+
+
 def _opened(data: bytes) -> ImageFile.ImageFile:
     """Like `Image.open` for the allowed formats alone, without its warnings about size: the caller checks the size."""
     for name in FORMATS:
@@ -182,6 +197,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation → the transposition that makes the image upright (Exif 2.32, table 6)."""
+_SIDEWAYS = (5, 6, 7, 8)
+"""Those that exchange width and height."""
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -7,12 +7,11 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 from starlette.requests import Request
 
-from iei.dialects import accept
-from iei.dialects.accept import FORMATS, accepted
-from iei.errors import NotAcceptable
+from iei.dialects.accept import accepted
 from tests.pictures import base64_of, png
 from tests.servers import Server
 
@@ -53,9 +52,6 @@ def test_float32(demo_server: Server, path: str, shape: str) -> None:
 
 @pytest.mark.parametrize("path", ["/embed", "/embed_all"])
 def test_arrow(demo_server: Server, path: str) -> None:
-    pa = pytest.importorskip(
-        "pyarrow", reason="needs the arrow extra, which the clients group has: uv sync --group clients"
-    )
     response, expected = embedded(demo_server, path, ARROW)
     table = pa.ipc.open_stream(response.content).read_all()
     vector = pa.list_(pa.float32(), 192)
@@ -68,9 +64,6 @@ def test_arrow_holds_texts_of_different_lengths_and_one_array_does_not(text_serv
     response = post(text_server, "/embed_all", body, NPY)
     assert response.status_code == 406
     assert "different numbers of tokens" in response.json()["error"]
-    pa = pytest.importorskip(
-        "pyarrow", reason="needs the arrow extra, which the clients group has: uv sync --group clients"
-    )
     rows = pa.ipc.open_stream(post(text_server, "/embed_all", body, ARROW).content).read_all()["embedding"].to_pylist()
     for row, expected in zip(rows, post(text_server, "/embed_all", body).json(), strict=True):
         assert np.allclose(row, expected, atol=1e-5)
@@ -112,11 +105,3 @@ def _asking(header: str | None) -> Request:
 )
 def test_the_most_wanted_format_that_is_known_is_used(header: str | None, media_type: str) -> None:
     assert accepted(_asking(header)).media_type == media_type
-
-
-def test_a_missing_package_is_named_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accept, "find_spec", lambda name: None)
-    with pytest.raises(NotAcceptable, match=r"pyarrow.*\[arrow\]"):
-        accepted(_asking(ARROW))
-    for media_type in FORMATS.keys() - {ARROW}:
-        assert accepted(_asking(media_type)).media_type == media_type

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -227,9 +228,6 @@ def test_arrow_has_null_and_one_array_has_not(demo_server: Server, path: str) ->
         refused = post(demo_server, path, body, {"accept": accepts})
         assert refused.status_code == 406
         assert "has no null" in refused.json()["error"]
-    pa = pytest.importorskip(
-        "pyarrow", reason="needs the arrow extra, which the clients group has: uv sync --group clients"
-    )
     expected = post(demo_server, path, body).json()
 
     def column(items: list[str]) -> Any:

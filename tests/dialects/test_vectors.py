@@ -7,8 +7,9 @@ import base64
 import numpy as np
 import pytest
 
-from iei.dialects.vectors import VectorDtype, encoded, quantized
+from iei.dialects.vectors import encoded
 from iei.errors import InvalidInput
+from iei.vectors import VectorDtype, quantized
 
 VECTORS = np.random.default_rng(7).normal(size=(5, 64)).astype(np.float32)
 

@@ -32,10 +32,11 @@ def nginx(folder: Path, servers: Sequence[int]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def haproxy(folder: Path, servers: Sequence[int]) -> Iterator[str]:
-    """The URL of HAProxy with deploy/haproxy.cfg, before servers at these two ports of 127.0.0.1."""
-    port, text = _with_ports(ROOT / "deploy" / "haproxy.cfg", servers)
+    """The URL of HAProxy with deploy/haproxy.cfg, before servers at these ports of 127.0.0.1, however many."""
+    port, text = _with_ports(ROOT / "deploy" / "haproxy.cfg", (8001, 8002))
+    before, _, _ = text.partition("    server one ")
     file = folder / "haproxy.cfg"
-    file.write_text(text)
+    file.write_text(before + "".join(f"    server at{each} 127.0.0.1:{each}\n" for each in servers))
     with _running([str(HAPROXY), "-db", "-f", str(file)], port) as url:
         yield url
 

@@ -1,0 +1,56 @@
+"""What decides the numbers of a vector: two parts of a job may lie side by side only if it is the same for both."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+
+from iei.checkpoints.checkpoint import find_folder
+from iei.checkpoints.files import weight_files
+from iei.checkpoints.hub import revision_of
+from iei.models.catalog import LoadRequest
+
+Fingerprint = Mapping[str, Any]
+"""Field → value, as JSON has it; fields may have fields."""
+
+_PACKAGES = ("numpy", "pillow", "tokenizers", "torch", "transformers")
+
+
+def versions() -> dict[str, str]:
+    """The programs that compute here → their versions."""
+    return {"iei": version("image-embedding-inference"), **{name: version(name) for name in _PACKAGES}}
+
+
+def plain(fields: Mapping[str, Any]) -> Fingerprint:
+    """The fields as JSON has them: lists instead of tuples."""
+    read: Fingerprint = orjson.loads(orjson.dumps(fields))
+    return read
+
+
+def weights_digest(request: LoadRequest) -> str | None:
+    """SHA-256 of a folder's weights, in hex; None of a model of the hub, whose commit says the same."""
+    folder = find_folder(request)
+    if revision_of(folder):
+        return None
+    names = weight_files(
+        sorted(file.name for file in folder.iterdir()), folder, allow_pickle=request.options.allow_pickle
+    )
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def differences(here: Fingerprint, there: Fingerprint, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields each field that differs as (`versions.torch`, value here, value there)."""
+    for name in sorted(here.keys() | there.keys()):
+        ours, theirs = here.get(name), there.get(name)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            yield from differences(ours, theirs, f"{path}{name}.")
+        elif ours != theirs:
+            yield f"{path}{name}", ours, theirs

@@ -1,0 +1,142 @@
+"""The service of a worker with the model in this process: what a server with this model would answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from iei.bulk.fingerprint import plain, versions, weights_digest
+from iei.bulk.options import BulkOptions
+from iei.engine.inprocess import InProcessEngine
+from iei.errors import InvalidField, InvalidInput, InvalidInputs
+from iei.inputs.preparer import Preparer
+from iei.machine import cores
+from iei.models.catalog import read_catalog
+from iei.models.spec import Modality, ModelSpec
+from iei.requests import Embedding, ImageInput, TextInput
+from iei.runtimes import loading
+from iei.runtimes.api import Input, Model, Outputs
+from iei.service import WINDOW_BATCHES, EmbeddingService
+from iei.settings import Settings
+from iei.targets import check_dimensions, resolve_targets
+from iei.telemetry.counters import Counters
+from iei.telemetry.metrics import METRICS
+from iei.telemetry.record import RECORD, Record
+
+
+class LocalModel:
+    """Implements `Computer` with the first model of the settings, on their first device.
+
+    Args:
+        settings: as a server would have them. Limits that protect a server from its clients don't hold here: how
+            many inputs wait, and for how long.
+        options: what is wanted.
+
+    Raises:
+        StartupError: the model can't be loaded.
+        InvalidField: it can't give what is wanted.
+    """
+
+    def __init__(self, settings: Settings, options: BulkOptions) -> None:
+        unhurried = settings.requests.model_copy(update={"max_queue": _ANY, "request_timeout_s": _A_YEAR_S})
+        self._options = options.request
+        self._threads = settings.inputs.decode_threads or cores()
+        self._is_exact = not settings.inputs.fast_decode
+        catalog = read_catalog(settings.models)
+        request, *_ = catalog.load_requests(settings.engine.devices[0], settings.load)
+        loaded = loading.load(request)
+        spec = loaded.spec
+        self.dimension, self.warnings, decided = _decided(spec, options, settings)
+        if others := settings.engine.devices[1:]:
+            self.warnings += (
+                f"{', '.join(others)} stay idle: a job computes on one device. Start one for each, with --shards.",
+            )
+        self.modalities = spec.modalities
+        self.in_work = WINDOW_BATCHES * spec.max_batch
+        self.fingerprint = plain(
+            {
+                "model": spec.id,
+                "revision": spec.revision,
+                "weights": weights_digest(request),
+                **decided,
+                "precision": spec.dtype,
+                "geometry": asdict(spec.image.geometry) if spec.image else None,
+                "runtime": spec.runtime,
+                "versions": versions(),
+            }
+        )
+        self._model = _TimedModel(loaded)
+        self._record = Record()
+        preparer = Preparer(settings.inputs, self._threads)
+        self._service = EmbeddingService(
+            InProcessEngine(self._model), catalog, preparer, unhurried, devices=1, counters=Counters(METRICS)
+        )
+
+    async def start(self) -> None:
+        """Starts threads, on the event loop that will call `embed`."""
+        await self._service.start()
+
+    async def stop(self) -> None:
+        """Ends them."""
+        await self._service.stop()
+
+    async def embed(self, data: bytes | str) -> Embedding:
+        """As `Computer.embed`."""
+        RECORD.set(self._record)  # of this task: all add to it
+        source = TextInput(data) if isinstance(data, str) else ImageInput(data)
+        try:
+            (embedding,) = (await self._service.embed([source], self._options)).done
+        except InvalidInputs as error:
+            raise InvalidInput(str(error.errors[0])) from None
+        except InvalidField as error:  # the model takes no such inputs
+            raise InvalidInput(str(error)) from None
+        return embedding if self._is_exact else replace(embedding, picture=None)
+
+    @property
+    def busy(self) -> Mapping[str, float]:
+        """As `Computer.busy`."""
+        stages = self._record.stages
+        prepared = sum(stages[stage].seconds for stage in ("decode", "resize", "tokenize") if stage in stages)
+        return {"decoding": prepared / self._threads, "model": self._model.busy_s}
+
+
+_ANY = 2**31
+_A_YEAR_S = 365 * 86_400.0
+
+
+class _TimedModel:
+    """A model that knows how long it has computed."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.busy_s = 0.0
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._model.spec
+
+    def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        began = time.perf_counter()
+        try:
+            return self._model.run(modality, batch, outputs)
+        finally:
+            self.busy_s += time.perf_counter() - began
+
+
+def _decided(spec: ModelSpec, options: BulkOptions, settings: Settings) -> tuple[int, tuple[str, ...], dict[str, Any]]:
+    """The length of vectors, what to know about them, and how they come about.
+
+    Raises:
+        InvalidField: the model does not offer what is wanted.
+    """
+    modality = options.modality or spec.modalities[0]
+    asked = ImageInput(b"") if modality == "image" else TextInput("")
+    targets = resolve_targets(spec, [asked], options.request, settings.requests.normalize)
+    (target,) = targets.values()
+    (pooling,) = target.outputs
+    warnings = check_dimensions(spec, targets.values(), options.request, settings.requests.dimensions)
+    dimension = options.dimensions or target.tower.outputs[pooling]
+    decided = {"pooling": pooling, "normalize": target.normalizes(pooling), "dimensions": dimension}
+    return dimension, warnings, decided
