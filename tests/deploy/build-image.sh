@@ -90,7 +90,7 @@ stops_cleanly() {
 
 sizes() {
     podman history --format='{{.Size}}  {{.CreatedBy}}' "$image" | cut --characters=-110 | grep --invert-match '^0 B'
-    run --rm "$image" sh -c 'cd /opt/iei/lib/python3*/site-packages && du -sm . * | sort -rn | head -12'
+    run --rm "$image" sh -c 'cd /opt/iei/lib/python3*/site-packages && du -sm * | sort -rn | head -12'
 }
 
 base_argument=()
