@@ -27,7 +27,7 @@ async def in_order(
     """What `work` returns for each of `coming`, in its order. What is in work is cancelled where the block is left.
 
     Args:
-        coming: is read ahead, but never so far that more than `most` are in work or wait to be taken; closed at the end.
+        coming: is read ahead, but never so far that over `most` are in work or wait to be taken; closed at the end.
         work: what it raises, and what `coming` raises, is raised in its turn.
         most: at least 1.
         weight: of one of `coming`, for as long as it is in work.
