@@ -121,7 +121,7 @@ def test_a_reader_that_does_not_read_stops_the_work_and_gives_its_place_back_at_
 
     async def scenario() -> None:
         runtime = KnownRuntime()
-        app = app_around(InProcessEngine(runtime), request_timeout_s=1, max_queue=200)
+        app = app_around(InProcessEngine(runtime), request_timeout_s=4, max_queue=200)
         body = json.dumps({"inputs": [PHOTO] * 200}).encode()
         request: list[dict[str, Any]] = [{"type": "http.request", "body": body}]
         stuck = asyncio.Event()
