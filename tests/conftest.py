@@ -17,6 +17,9 @@ HAS_CLIENTS = find_spec("cohere") is not None
 PROGRAMS = {"test_server.py", "test_embed.py"}
 """Modules whose every test runs a server or a program."""
 
+ON_DEMAND = {"long": "LONG_TESTS", "cluster": "CLUSTER_TESTS"}
+"""Marker → the variable that has such tests run."""
+
 
 def pytest_report_header() -> str | None:
     """Says once what would be a hundred skipped tests."""
@@ -26,10 +29,10 @@ def pytest_report_header() -> str | None:
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks every test that uses a shared server; tests that start processes of their own carry the mark themselves."""
-    skip_long = pytest.mark.skip(reason="takes long: LONG_TESTS=1 runs it")
     for item in items:
-        if item.get_closest_marker("long") and not os.environ.get("LONG_TESTS"):
-            item.add_marker(skip_long)
+        for marker, variable in ON_DEMAND.items():
+            if item.get_closest_marker(marker) and not os.environ.get(variable):
+                item.add_marker(pytest.mark.skip(reason=f"takes long: {variable}=1 runs it"))
         if item.path.name in PROGRAMS or SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.server)
 

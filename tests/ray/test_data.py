@@ -21,14 +21,15 @@ pa: Any = pytest.importorskip("pyarrow")
 dataset: Any = pytest.importorskip("pyarrow.dataset")
 
 pytestmark = [
-    pytest.mark.timeout(480),  # the first test waits for the cluster
+    pytest.mark.timeout(900),  # the first test waits for the cluster
+    pytest.mark.cluster,
     pytest.mark.server,
     pytest.mark.filterwarnings("ignore"),  # Ray warns of its own code; hardly any of ours runs in this process
 ]
 
 COUNT = 300
 BROKEN = "2/broken.jpg"
-PATIENCE_S = 60.0
+PATIENCE_S = 200.0
 
 
 @pytest.fixture(scope="module")

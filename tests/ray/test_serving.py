@@ -20,13 +20,14 @@ from tests.pictures import base64_of, data_uri, jpeg, png
 from tests.servers import Server
 
 pytestmark = [
-    pytest.mark.timeout(480),  # the first test waits for the cluster
+    pytest.mark.timeout(900),  # the first test waits for the cluster
+    pytest.mark.cluster,
     pytest.mark.server,
     pytest.mark.filterwarnings("ignore"),  # Ray warns of its own code; hardly any of ours runs in this process
 ]
 
 TEXTS = ["a cat on a mat", "stocks fell"]
-PATIENCE_S = 120.0
+PATIENCE_S = 400.0
 INPUTS_PER_REPLICA = 4
 PREFIX = "/v1"
 """Other applications may be beside it. Routes of IEI's own begin like that, too."""
