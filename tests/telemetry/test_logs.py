@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -44,7 +45,10 @@ def test_every_line_of_every_process_is_json(server: Server) -> None:
 def test_a_request_is_one_line_with_its_stages(server: Server) -> None:
     headers = {"x-api-key": "very-secret-key", "x-request-id": "mine"}
     assert httpx.post(f"{server.url}/embed", json={"inputs": [PICTURE] * 2}, headers=headers).status_code == 200
-    (line,) = (line for line in map(orjson.loads, server.log.splitlines()) if line.get("id") == "mine")
+    deadline = time.monotonic() + 30
+    while not (lines := [line for line in map(orjson.loads, server.log.splitlines()) if line.get("id") == "mine"]):
+        assert time.monotonic() < deadline, "the line is written after the answer, but soon"
+    (line,) = lines
     assert (
         line.items()
         >= {
