@@ -5,7 +5,7 @@
     uv run python -m benchmarks.endure --quick     # some minutes: few kills and a short day; keeps no figures
     uv run python -m benchmarks.endure --only burst disk    # writes the rows of these
 
-Each trial starts a server of its own, with the model and the photos of `benchmarks.throughput`, and keeps sending while
+Each trial starts a server of its own, with the model and the photos of `benchmarks.workload`, and keeps sending while
 the thing happens. A trial says what it saw, and whether that is what docs/reliability.md promises; the exit status is 1
 if it is not.
 """
@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -133,12 +133,14 @@ class Sender(Connection):
     load: Traffic
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Sends the first request."""
+        """Sends the first request, unless the traffic was stopped while this was being dialed."""
+        self.transport = cast(asyncio.Transport, transport)
+        if self.load.stopped:
+            self.transport.abort()
+            return
         self.local_port = transport.get_extra_info("sockname")[1]
         self.load.open.add(self)
         super().connection_made(transport)
-        if self.load.stopped:  # meanwhile
-            self.transport.abort()
 
     def complete(self) -> None:
         """Notes the answer, and sends the next request: at once, or when the server says."""

@@ -44,6 +44,26 @@ def test_traffic_counts_what_fails_and_goes_on() -> None:
     assert len(load.latencies(0.0)) == load.statuses[200]
 
 
+def test_a_connection_that_is_dialed_while_the_traffic_stops_is_closed() -> None:
+    async def scenario() -> tuple[int, bytes]:
+        got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(ConnectionError):
+                got.set_result(await reader.read())
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            load = Traffic(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", ["{}"])
+            dialing = asyncio.create_task(load.dial())
+            await asyncio.sleep(0)  # it has begun
+            load.stop()
+            await dialing
+            return len(load.open), await asyncio.wait_for(got, 10)
+
+    assert asyncio.run(scenario()) == (0, b"")
+
+
 def test_growth_is_that_of_the_medians() -> None:
     assert growth([100.0] * 50 + [110.0] * 50) == pytest.approx(0.1)
     assert growth([100.0, *[100.0] * 98, 500.0]) == 0.0  # one peak is no growth
