@@ -1,5 +1,6 @@
 #   docker build -t iei .                                       CPU
 #   docker build -t iei:gpu --build-arg TORCH_BACKEND=cu132 .   GPU: the CUDA version of the PyTorch wheels
+#   docker build -t iei:lean --build-arg TORCH_BACKEND=none .   CPU, for what `iei export` has written: without torch
 #
 # All arguments, podman and buildah: docs/operations.md, "The image".
 
@@ -7,7 +8,7 @@ ARG PYTHON_VERSION=3.13
 ARG BASE=docker.io/library/python:${PYTHON_VERSION}-slim
 
 FROM ${BASE} AS build
-# Which PyTorch: cpu, a CUDA version, or nothing for the one that the package index has.
+# Which PyTorch: cpu, a CUDA version, none at all, or nothing for the one that the package index has.
 ARG TORCH_BACKEND=cpu
 # Another version of it than that of uv.lock.
 ARG TORCH_VERSION
@@ -26,6 +27,7 @@ RUN uv venv "$VIRTUAL_ENV"
 # The lock's versions are constraints, not requirements: torch's own CUDA packages are in the lock because PyPI's torch
 # asks for them, and as requirements they would be installed next to the CPU torch, which does not. They are dropped, so
 # that the chosen torch decides which of them, and in which versions, it needs.
+# Without torch, transformers goes too, and what only these two need.
 # Of torch, C++ headers, tests and a compiler of protobuf go: nobody builds extensions in the image.
 # Dependencies come before the sources: a changed line of code does not install torch again.
 COPY pyproject.toml uv.lock ./
@@ -33,8 +35,11 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     uv export --quiet --frozen --no-dev --extra=grpc --no-emit-project --no-hashes --no-annotate --output-file=locked.txt \
     && sed --in-place --regexp-extended "/^(cuda|nvidia|triton)/d${TORCH_VERSION:+; s/^torch==.*/torch==$TORCH_VERSION/}" \
         locked.txt \
-    && uv pip install ${TORCH_BACKEND:+--torch-backend="$TORCH_BACKEND"} --constraints=locked.txt \
-        --requirements=pyproject.toml --extra=grpc \
+    && case "$TORCH_BACKEND" in \
+        none) printf 'torch\ntransformers\n' >excluded.txt && set -- --excludes=excluded.txt ;; \
+        ?*) set -- --torch-backend="$TORCH_BACKEND" ;; \
+    esac \
+    && uv pip install "$@" --constraints=locked.txt --requirements=pyproject.toml --extra=grpc \
     && find "$VIRTUAL_ENV" -regextype posix-extended -regex '.*/torch/(include|test|bin/(protoc|test_)[^/]*)' -prune \
         -exec rm -r {} +
 

@@ -1,10 +1,9 @@
 """gunicorn's target: `gunicorn server:app --preload --worker-class uvicorn.workers.UvicornWorker …`.
 
-Imported once, by the master: settings → catalog → further ports → engines → app. The workers are forked from it and
-share the engines.
+Imported once, by the master: settings → catalog → further ports → engines → app. The engines load their models while
+the app is imported. The workers are forked from the master and share the engines.
 """
 
-from iei.app import create_app
 from iei.engine.client import connect
 from iei.engine.launch import launch_engines
 from iei.errors import StartupError
@@ -30,7 +29,9 @@ try:
     metrics_port = open_port(settings, counters)
     with ended_by_signals():
         engines = launch_engines(settings, catalog, counters)
-    engine = connect([engine.address for engine in engines], catalog, settings.engine)
+        from iei.app import create_app  # takes half a second, in which the engines load their models
+
+        engine = connect([engine.address for engine in engines], catalog, settings.engine)
     app = create_app(settings, catalog, engine, counters, grpc_port)
 except StartupError as error:
     raise SystemExit(f"iei: {error}") from None

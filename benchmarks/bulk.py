@@ -40,7 +40,7 @@ def main() -> None:
         folder = Path(name)
         figures = {
             "memory": memory(folder, [200, 2_000] if quick else [1_000, 100_000]),
-            "throughput": throughput(folder, pictures=64 if quick else 640, rounds=1 if quick else 3),
+            "throughput": throughput(folder, pictures=64 if quick else 1920, rounds=1 if quick else 3),
         }
     print(json.dumps(figures, indent=1))
     if not quick:
@@ -71,12 +71,14 @@ def throughput(folder: Path, pictures: int, rounds: int) -> dict[str, Any]:
     paths = sorted((folder / "photos").iterdir())
     server_rates, job_rates = [], []
     for _ in range(rounds):
-        with serve({"IMAGE_EMBEDDING_MODEL": str(folder / "vit")}) as server, Client(server.url) as client:
+        settings = {"IMAGE_EMBEDDING_MODEL": str(folder / "vit"), "IEI_CACHE_DIR": str(folder / "cache")}
+        with serve(settings) as server, Client(server.url) as client:
             client.embed_images(paths[:64])  # so that nothing happens for the first time
             began = time.perf_counter()
             client.embed_images(paths)
             server_rates.append(len(paths) / (time.perf_counter() - began))
-        end, _ = run([*command(folder / "vit", folder / "photos", "-o", folder / "out"), "--progress", "json"])
+        arguments = ("--cache-dir", folder / "cache", "-o", folder / "out", "--progress", "json")
+        end, _ = run(command(folder / "vit", folder / "photos", *arguments))
         job_rates.append(end["rate"])
         shutil.rmtree(folder / "out")
     return {

@@ -2,19 +2,20 @@
 
     python -m benchmarks.load http://127.0.0.1:8000 BODIES [--connections 16] [--warmup 3] [--seconds 10]
 
-BODIES is a file with one JSON body per line, sent to `POST /embed` in turn. Requests are made once, as bytes, and
-answers are only framed and checked for their status: what this process uses of the CPU, the server can't. Its share is
-measured.
+BODIES is a file with one body per line, sent to `POST /embed` in turn: JSON, or, with --type, base64 of a file.
+Requests are made once, as bytes, and answers are only framed and checked for their status: what this process uses of
+the CPU, the server can't. Its share is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -22,6 +23,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import uvloop
+
+POLL_S = 0.1
 
 
 @dataclass
@@ -92,27 +95,55 @@ def content_length(head: bytes) -> int:
     raise ValueError(f"an answer without Content-Length: {head!r}")
 
 
-def request(host: str, body: str, headers: Sequence[str] = ()) -> bytes:
-    """One HTTP request, as bytes."""
-    data = body.encode()
-    head = ["POST /embed HTTP/1.1", f"Host: {host}", "Content-Type: application/json", f"Content-Length: {len(data)}"]
+JSON = "application/json"
+
+
+def request(host: str, body: str, headers: Sequence[str] = (), content_type: str = JSON, path: str = "/embed") -> bytes:
+    """One HTTP request, as bytes; a body of another type than JSON comes as base64."""
+    data = body.encode() if content_type == JSON else base64.b64decode(body)
+    head = [f"POST {path} HTTP/1.1", f"Host: {host}", f"Content-Type: {content_type}", f"Content-Length: {len(data)}"]
     return "\r\n".join([*head, *headers, "", ""]).encode() + data
 
 
 async def run(
-    url: str, bodies: list[str], connections: int, warmup_s: float, seconds: float, headers: Sequence[str] = ()
+    url: str,
+    bodies: list[str],
+    connections: int,
+    warmup_s: float,
+    seconds: float,
+    headers: Sequence[str] = (),
+    content_type: str = JSON,
+    *,
+    path: str = "/embed",
+    least: int = 0,
+    edge: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Rate, latencies and this process's own CPU time (in cores) over `seconds`, after `warmup_s`."""
+    """Rate, latencies and this process's own CPU time (in cores) over `seconds`, after `warmup_s`.
+
+    Args:
+        url: of the server.
+        bodies: sent in turn.
+        connections: each has one request in work.
+        warmup_s: seconds that don't count.
+        seconds: that count.
+        headers: sent with every request.
+        content_type: of the bodies; those of another type than JSON come as base64.
+        path: of the route.
+        least: answers, without which neither the warm-up nor the measurement ends.
+        edge: called where the measurement begins and where it ends.
+    """
     address = urlsplit(url)
     host, port = address.hostname or "127.0.0.1", address.port or 80
-    load = Load(itertools.cycle([request(address.netloc, body, headers) for body in bodies]))
+    load = Load(itertools.cycle([request(address.netloc, body, headers, content_type, path) for body in bodies]))
     loop = asyncio.get_running_loop()
     opened = [await loop.create_connection(lambda: Connection(load), host, port) for _ in range(connections)]
-    await watch(load, warmup_s)
+    await watch(load, warmup_s, least)
+    edge()
     load.latencies_s.clear()
     started, cpu = time.perf_counter(), time.process_time()
-    await watch(load, seconds)
+    await watch(load, seconds, least)
     elapsed, cpu = time.perf_counter() - started, time.process_time() - cpu
+    edge()
     load.stopped = True
     for transport, _ in opened:
         transport.abort()
@@ -120,6 +151,7 @@ async def run(
         raise RuntimeError(f"no answer from {url} in {elapsed:.0f} s")
     p50, p99 = np.percentile(load.latencies_s, (50, 99))
     return {
+        "answers": len(load.latencies_s),
         "rate": len(load.latencies_s) / elapsed,
         "p50_ms": p50 * 1e3,
         "p99_ms": p99 * 1e3,
@@ -127,12 +159,15 @@ async def run(
     }
 
 
-async def watch(load: Load, seconds: float) -> None:
-    """Lets `seconds` pass, or raises what went wrong in them."""
-    try:
-        await asyncio.wait_for(asyncio.shield(load.failure), seconds)
-    except TimeoutError:
-        return
+async def watch(load: Load, seconds: float, least: int = 0) -> None:
+    """Lets `seconds` pass and `least` answers come, or raises what went wrong meanwhile."""
+    while True:
+        try:
+            await asyncio.wait_for(asyncio.shield(load.failure), seconds)
+        except TimeoutError:
+            if len(load.latencies_s) >= least:
+                return
+            seconds = POLL_S
 
 
 def main() -> None:
@@ -142,13 +177,13 @@ def main() -> None:
     parser.add_argument("bodies", type=Path)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--header", action="append", default=[], help="'Name: value', sent with every request")
+    parser.add_argument("--type", default=JSON, help="of the bodies (default: %(default)s)")
     parser.add_argument("--warmup", type=float, default=3, help="seconds that don't count (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="seconds that count (default: %(default)s)")
     arguments = parser.parse_args()
     bodies = arguments.bodies.read_text().splitlines()
-    result = uvloop.run(
-        run(arguments.url, bodies, arguments.connections, arguments.warmup, arguments.seconds, arguments.header)
-    )
+    times = arguments.warmup, arguments.seconds
+    result = uvloop.run(run(arguments.url, bodies, arguments.connections, *times, arguments.header, arguments.type))
     print(json.dumps(result))
 
 

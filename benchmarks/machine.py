@@ -5,9 +5,18 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("torch", "transformers", "pillow", "gunicorn", "uvicorn", "fastapi")
+PACKAGES = (
+    "torch",
+    *(("openvino",) if find_spec("openvino") else ()),
+    "transformers",
+    "pillow",
+    "gunicorn",
+    "uvicorn",
+    "fastapi",
+)
 
 
 def describe() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What processes take of the machine's memory: PSS, in which a page shared by n processes counts 1/n for each."""
+"""What a server's processes take of the machine's memory: PSS, in which a page shared by n counts 1/n for each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def by_role(master_pid: int, processes: list[psutil.Process]) -> dict[str, list[
     """Role → MiB of PSS of each of its processes."""
     roles: dict[str, list[float]] = {}
     for process in processes:
-        roles.setdefault(_role(process, master_pid), []).append(pss_mib(process.pid))
+        roles.setdefault(role(process, master_pid), []).append(pss_mib(process.pid))
     return roles
 
 
@@ -31,7 +31,8 @@ def own_mib(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
-def _role(process: psutil.Process, master_pid: int) -> str:
+def role(process: psutil.Process, master_pid: int) -> str:
+    """What a process of a server is: `master`, `worker`, or one of `ROLES`."""
     if process.pid == master_pid:
         return "master"
     # A worker is a fork of the master, and has no command line of its own.

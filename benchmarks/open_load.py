@@ -58,10 +58,11 @@ class Client:
         await asyncio.gather(*(writer.wait_closed() for _, writer in self._all), return_exceptions=True)
 
 
-async def run(url: str, body: str, moments: Iterable[float]) -> dict[str, list[float] | float]:
+async def run(url: str, body: str, moments: Iterable[float], path: str = "/embed") -> dict[str, list[float] | float]:
     """Latencies of requests that are sent at these moments, and the latest that one was sent."""
     address = urlsplit(url)
-    client = Client(address.hostname or "127.0.0.1", address.port or 80, request(address.netloc, body))
+    data = request(address.netloc, body, path=path)
+    client = Client(address.hostname or "127.0.0.1", address.port or 80, data)
     loop = asyncio.get_running_loop()
     begin = loop.time() + 0.1
     late = 0.0

@@ -32,7 +32,7 @@ from tests.servers import ROOT
 
 RESULT = ROOT / "benchmarks" / "results" / "ray_cluster.json"
 BLOCKS = 200
-"""Tasks of a job, and so parts of its result: half of them are there when the node is killed."""
+"""Tasks that read."""
 
 
 def draw(folder: Path, count: int) -> None:
@@ -69,13 +69,14 @@ def on_a_cluster(pictures: Path, model: str, out: Path, nodes: int) -> dict[str,
     read = ray.data.read_binary_files(
         str(pictures), include_paths=True, file_extensions=["png"], override_num_blocks=BLOCKS
     )
+    half = sum(1 for _ in pictures.rglob("*.png")) / 2
     rows = embed(read, model, actors=(1, nodes), resources={"embed": 1}, column="bytes", id_column="path")
     seen: dict[str, float] = {}
     began = time.monotonic()
 
     def kill_one_half_way() -> None:
-        while len(list(out.glob("*.parquet"))) < BLOCKS / 2:
-            time.sleep(0.05)
+        while sum(map(_rows, out.glob("*.parquet"))) < half:
+            time.sleep(0.5)
         seen["killed_at_s"] = round(time.monotonic() - began, 1)
         cluster.remove_node(added[0], allow_graceful=False)
 
@@ -86,6 +87,13 @@ def on_a_cluster(pictures: Path, model: str, out: Path, nodes: int) -> dict[str,
     ray.shutdown()
     cluster.shutdown()
     return seen
+
+
+def _rows(part: Path) -> int:
+    try:
+        return int(pq.read_metadata(part).num_rows)
+    except pa.ArrowInvalid:  # it is being written
+        return 0
 
 
 def compared(expected: pa.Table, found: pa.Table) -> dict[str, float]:

@@ -37,7 +37,7 @@ from iei.middleware.priority import Prioritize
 from iei.middleware.routes import RouteNames
 from iei.middleware.trace import Trace
 from iei.middleware.turn_away import TurnAway
-from iei.models.catalog import DEMO, Catalog
+from iei.models.catalog import DEMO, DEMO_NOTE, Catalog
 from iei.page import reference, site
 from iei.service import EmbeddingService
 from iei.serving.flag import SharedFlag
@@ -75,7 +75,7 @@ def create_app(
     """
     for entry in catalog.entries:
         if entry.id == DEMO:
-            log.warning("%s is the built-in demo model: UNTRAINED, its vectors carry no meaning", entry.name)
+            log.warning("%s is the built-in demo model: %s", entry.name, DEMO_NOTE)
     if grpc_port:
         log.info("gRPC is served on %s", grpc_port.address)
     keyring = read_keyring(settings.access)

@@ -1,9 +1,12 @@
-"""What the machine gives: cores that this process may use, memory that processes use and share."""
+"""What the machine gives: cores that this process may use, memory that processes use and share, devices, packages."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -29,6 +32,23 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def forget_mapped(file: Path) -> None:
+    """Drops the pages of a file that this process has mapped. Whoever touches them again gets them read again.
+
+    For weights that a library keeps mapped although it has copied them. Does nothing where there is no /proc.
+    """
+    try:
+        maps = Path("/proc/self/maps").read_bytes().split(b"\n")
+    except OSError:
+        return
+    wanted = os.fsencode(file.resolve())
+    for line in maps:
+        fields = line.split(maxsplit=5)  # bounds, mode, offset, device, inode, path
+        if fields[5:] == [wanted] and b"w" not in fields[1]:
+            start, end = (int(bound, 16) for bound in fields[0].split(b"-"))
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+
+
 def anonymous_memory(name: str, nbytes: int) -> int:
     """The descriptor of new memory, filled with zeros, for processes that share it.
 
@@ -52,3 +72,41 @@ def _quota(root: Path) -> int | None:
     except (OSError, StopIteration):
         return None
     return None if quota == "max" else -(-int(quota) // int(period))
+
+
+def cpu_has(*flags: str, root: Path = Path("/")) -> bool:
+    """Whether Linux says that the CPU has one of these flags, such as `avx512_bf16`.
+
+    Args:
+        *flags: as /proc/cpuinfo names them.
+        root: where `proc` is mounted.
+    """
+    try:
+        words = (root / "proc" / "cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return not set(flags).isdisjoint(words)
+
+
+def has_gpu(root: Path = Path("/")) -> bool:
+    """Whether a driver of a GPU that torch may compute on is here: NVIDIA's, AMD's, or that of Windows under Linux.
+
+    Args:
+        root: where `dev` is mounted.
+    """
+    return any((root / "dev" / name).exists() for name in ("nvidiactl", "kfd", "dxg"))
+
+
+def is_cpu(device: str) -> bool:
+    """Whether a device, as `IEI_DEVICE` names it, is the CPU: `auto` is where there is no GPU."""
+    return device == "cpu" or (device == "auto" and not has_gpu())
+
+
+def not_installed(*packages: str) -> list[str]:
+    """Those of the packages that can't be imported here. Imports none."""
+    return [package for package in packages if find_spec(package) is None]
+
+
+def cache_folder(chosen: Path | None) -> Path:
+    """Where IEI keeps what it can make again: `chosen` (`IEI_CACHE_DIR`), or else `~/.cache/iei`."""
+    return (chosen or Path("~/.cache/iei")).expanduser()

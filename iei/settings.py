@@ -24,6 +24,7 @@ from iei.machine import cores
 from iei.models.spec import Pooling
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+RuntimeName = Literal["auto", "torch", "openvino"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["none", "bitsandbytes-8bit", "bitsandbytes-4bit"]
 UrlTexts = Literal["warn", "refuse", "allow"]
@@ -102,7 +103,7 @@ class ModelSettings(Group):
     """Which models may be served, and under which names."""
 
     model: str = setting("Models", "google/vit-base-patch16-224", "IMAGE_EMBEDDING_MODEL", "IEI_MODEL")
-    """Hub id or local folder of the model, or `demo` for the built-in untrained one."""
+    """Hub id or local folder of the model, or `demo` for the built-in small one, for trying."""
     fallback_model: str | None = setting("Models", None, "IEI_FALLBACK_MODEL", "MODEL_ID")
     """The model to serve if `IEI_MODEL` is not set and KServe has mounted no model at `/mnt/models`."""
     model_name: str | None = setting("Models", None, "IEI_MODEL_NAME", "MODEL_NAME")
@@ -236,10 +237,18 @@ class AccessSettings(Group):
 class LoadOptions(Group):
     """How models are loaded. These are all the settings that a runtime uses."""
 
-    dtype: Literal["auto", Dtype] = setting("Computing", "auto", "IEI_DTYPE")
-    """Data type of weights and computation. `auto`: float32 on CPU; on GPU bfloat16 if supported, else float16."""
+    runtime: RuntimeName = setting("Computing", "auto", "IEI_RUNTIME")
+    """The library that computes. `auto`: OpenVINO on a CPU, if it gives the same vectors; else torch
+    (docs/runtimes.md)."""
+    dtype: Literal["auto", Dtype, "int8"] = setting("Computing", "auto", "IEI_DTYPE")
+    """Data type of weights and computation. `auto`: float32 on CPU; on GPU bfloat16 if supported, else float16. `int8`:
+    on CPU only (extra `int8`)."""
+    calibration: Path | None = setting("Computing", None, "IEI_CALIBRATION")
+    """A folder of pictures like those that will be embedded, which `int8` is fitted to. Default: drawn pictures."""
+    gate: Literal["refuse", "warn"] = setting("Computing", "refuse", "IEI_GATE")
+    """What to do with an `int8` model whose vectors differ too much from those of float32 (docs/runtimes.md)."""
     max_batch: int = setting("Computing", 0, "IEI_MAX_BATCH", ge=0, le=4096)
-    """Maximum batch size. 0: the device's default (4 per core on a CPU, 64 on a GPU)."""
+    """Maximum batch size. 0: the device's default (4 per core on a CPU, 12 per core in `iei embed`; 64 on a GPU)."""
     threads: int = setting("Computing", 0, "IEI_THREADS", ge=0)
     """CPU threads of one forward pass. 0: one per core."""
     attention: Attention = setting("Computing", "auto", "IEI_ATTENTION")
@@ -251,7 +260,8 @@ class LoadOptions(Group):
     pooling: Literal["auto", Pooling] = setting("Vectors", "auto", "IEI_POOLING", "POOLING_STRATEGY")
     """Default pooling; only the first model must support it. `auto`: `mean` for images, the checkpoint's for texts."""
     cache_dir: Path | None = setting("Operation", None, "IEI_CACHE_DIR")
-    """Directory of the demo model. Default: `~/.cache/iei`. (Hub downloads are stored in `HF_HOME`.)"""
+    """Directory of the demo model and of models converted for OpenVINO. Default: `~/.cache/iei`. (Hub downloads are
+    stored in `HF_HOME`.)"""
 
 
 class RemoteSettings(Group):
@@ -380,7 +390,7 @@ class InputSettings(Group):
     decode_threads: int = setting("Decoding", 0, "IEI_DECODE_THREADS", ge=0)
     """Threads that decode images in each worker. 0: cores divided by workers, at least 1 and at most 4."""
     fast_decode: bool = setting("Decoding", False, "IEI_FAST_DECODE")
-    """Decode large JPEGs at a reduced scale: up to 4 times faster, but pixels differ slightly (docs/models.md)."""
+    """Decode large JPEGs at a reduced scale: 4 to 7 times as fast, but pixels differ slightly (docs/models.md)."""
 
     def threads(self, workers: int) -> int:
         """The number of decoding threads in each worker.

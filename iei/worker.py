@@ -156,6 +156,8 @@ def serving_grpc(
         await server.start()
         stop = asyncio.create_task(stop_with_http(stopping)) if stopping else None
         yield
+        if stopping:
+            stopping.port_closed.set()  # by now, also where uvicorn ends by itself, as for gunicorn's --max-requests
         await (stop or server.stop(settings.server.graceful_timeout_s))
 
     return serving

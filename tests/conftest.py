@@ -21,6 +21,12 @@ ON_DEMAND = {"long": "LONG_TESTS", "cluster": "CLUSTER_TESTS"}
 """Marker → the variable that has such tests run."""
 
 
+os.environ.setdefault("IEI_RUNTIME", "torch")
+"""Converting a model for another runtime takes seconds: tests that are about that say so."""
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+"""Under `uv run`, Ray would have each worker make an environment of its own. It reads this when it is imported."""
+
+
 def pytest_report_header() -> str | None:
     """Says once what would be a hundred skipped tests."""
     return None if HAS_CLIENTS else "without tests/clients, which needs other people's clients: uv sync --group clients"

@@ -11,5 +11,6 @@ from iei.settings import LoadOptions
 def load_request(
     name: str, id: str, *, device: str = "auto", pooling_optional: bool = False, **options: Any
 ) -> LoadRequest:
-    """To load the model `id` under `name`, with the default `options` but for those given."""
-    return LoadRequest(CatalogEntry(name, id), device, LoadOptions(**options), pooling_optional)
+    """To load the model `id` under `name`, with the default `options` but for those given, and torch: converting takes
+    seconds."""
+    return LoadRequest(CatalogEntry(name, id), device, LoadOptions(**{"runtime": "torch", **options}), pooling_optional)

@@ -35,6 +35,7 @@ _SETTINGS = (
     "PORT",
 )
 """Beginnings of variables that would change a tested server, were they set outside."""
+_DEFAULTS = {"IEI_BIND": "127.0.0.1:0", "IEI_DRAIN_S": "0"}
 _ADDRESS = re.compile(r"(?:Listening at:|address|Uvicorn running on) +(https?://127\.0\.0\.1:\d+)")
 
 
@@ -86,7 +87,8 @@ def serve(
     """A server that has answered `/health` with 200.
 
     Args:
-        env: settings, added to an environment without any.
+        env: settings, added to an environment without any. Without a folder for converted models, or a runtime, torch
+            computes: converting a model takes longer than torch does to start.
         command: instead of `gunicorn server:app …`; it has to listen on a free port of 127.0.0.1 and to log gunicorn's
             "Listening at". `python` as its first word is the tests' own.
         worker_class: of gunicorn, where `command` is not given.
@@ -98,13 +100,14 @@ def serve(
         AssertionError: at the end of the block, when a process of its is left after SIGTERM.
     """
     mark = uuid.uuid4().hex
+    runtime = {} if "IEI_CACHE_DIR" in env else {"IEI_RUNTIME": "torch"}
     with tempfile.TemporaryDirectory(prefix="iei-tested-") as folder:
         log_file = Path(folder, "log")
         with log_file.open("wb") as log:
             master = subprocess.Popen(
                 _python(command or gunicorn_command(workers, worker_class)),
                 cwd=ROOT,
-                env={**_clean_environment(), "IEI_BIND": "127.0.0.1:0", "IEI_DRAIN_S": "0", **env, _MARK: mark},
+                env={**_clean_environment(), **_DEFAULTS, **runtime, **env, _MARK: mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

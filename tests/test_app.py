@@ -55,10 +55,10 @@ def test_a_slash_too_many_is_not_found_rather_than_sent_elsewhere(client: TestCl
     assert "the routes are listed at /docs" in response.text
 
 
-def test_a_demo_is_called_untrained_whatever_its_name(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_demo_is_called_a_demo_whatever_its_name(caplog: pytest.LogCaptureFixture) -> None:
     app_around(InProcessEngine(KnownRuntime()), models="known=org/vit,mine=demo")
     (record,) = caplog.records
-    assert record.getMessage().startswith("mine is the built-in demo model: UNTRAINED")
+    assert record.getMessage().startswith("mine is the built-in demo model: small, trained on drawings")
 
 
 class HalfLoaded(InProcessEngine):

@@ -45,7 +45,7 @@ def test_every_row_has_a_meaning_and_all_its_columns() -> None:
     [
         "| `IEI_MAX_BODY_BYTES` | `67108864` (64 MiB) | ≥ 1 |",
         "| `IEI_NORMALIZE` or `NORMALIZE_EMBEDDINGS` | none | `true`, `false` |",
-        "| `IEI_DTYPE` | `auto` | `auto`, `float32`, `bfloat16`, `float16` |",
+        "| `IEI_DTYPE` | `auto` | `auto`, `float32`, `bfloat16`, `float16`, `int8` |",
         "`POOLING_STRATEGY` | `auto` | `auto`, `cls`, `mean`, `patch_mean`, `max`, `last`, `pooler` |",
         "| `IEI_MAX_BATCH` | `0` | ≥ 0, ≤ 4096 |",
         "| `IEI_REVISION` | none |  |",

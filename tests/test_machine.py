@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
 import pytest
 
-from iei.machine import cores
+from iei.machine import cores, forget_mapped
 from iei.settings import InputSettings
+from tests.memory import resident_kib
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,15 @@ def test_decode_threads_are_shared_out_of_the_cores_that_are_granted(monkeypatch
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
     assert InputSettings().threads(workers=2) == 2
     assert InputSettings().threads(workers=8) == 1
+
+
+def test_a_mapped_file_is_forgotten_and_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "weights.bin"
+    file.write_bytes(bytes(range(256)) * 4096)
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert sum(mapped[:]) == 4096 * sum(range(256))
+        assert resident_kib(file) == 1024
+        forget_mapped(file)
+        assert resident_kib(file) == 0
+        assert mapped[255] == 255
+        assert resident_kib(file) > 0

@@ -31,7 +31,7 @@ NAVIGATION = {
     "Embed many": ["/docs/bulk", "/docs/bulk-inputs", "/docs/reading-vectors"],
     "Choose a model": ["/docs/which-model", "/docs/models"],
     "Run it": [
-        *("/docs/operations", "/docs/configuration", "/docs/kubernetes", "/docs/ray", "/docs/scale"),
+        *("/docs/operations", "/docs/configuration", "/docs/runtimes", "/docs/kubernetes", "/docs/ray", "/docs/scale"),
         *("/docs/reliability", "/docs/benchmarks", "/SECURITY"),
     ],
     "Understand it": ["/docs/architecture", "/docs/decisions/README"],

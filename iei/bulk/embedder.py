@@ -21,7 +21,8 @@ from iei.bulk.options import STORED_AS, BulkOptions
 from iei.bulk.ordered import in_order, pulled
 from iei.bulk.row import Row
 from iei.bulk.schema import schema_of, table_of
-from iei.bulk.tables import items_of, kept_types
+from iei.bulk.sources.arrow import InMemory
+from iei.bulk.sources.tables import Rows
 from iei.bulk.thumbnails import Thumbnails
 from iei.errors import InvalidInput
 from iei.inputs.decode import picture_size
@@ -31,6 +32,8 @@ from iei.vectors import Quantized, quantized
 
 T = TypeVar("T")
 
+_IDS = ("id", "path")
+"""Columns that rows of a table are called by where none is named."""
 HELD_BYTES = 256 * 2**20
 """Encoded pictures that wait to be computed: beyond this, no more are taken."""
 
@@ -91,18 +94,21 @@ class Embedder:
         Args:
             table: what to embed, with the columns that are to be kept.
             column: of the pictures or texts: bytes, structs {bytes, path}, or strings: texts if the modality is
-                `text` or the model takes no pictures, else addresses (http, https) and paths. Default: the only one of
-                `image`, `bytes`, `text`, `url` and `path`, in this order, that the table has.
+                `text` or the model takes no pictures, else addresses (http, https, fsspec's) and paths. Default: the
+                one that `iei embed` would take of a file.
             id_column: what rows are called. Default: `id` or else `path`, if there is such a column, or else numbers.
 
         Raises:
             StartupError: the table has no such column, or it is of another type.
             IEIError: nothing can be embedded any more.
         """
-        items = items_of(table, column, id_column, self.options, self.computer.modalities)
+        # The first modality, not what the strings look like: all tables of a job must be read alike.
+        modality = self.options.modality or self.computer.modalities[0]
+        id_column = id_column or next((name for name in _IDS if name in table.column_names), None)
+        items = Rows(InMemory(table), column, "", modality, self.options.keep, id_column)
         self._thread = self._thread or _LoopThread(self.running())
         rows = self._thread.call(lambda running: _listed(running.rows(items)))
-        return table_of(rows, self.schema(kept_types(table, self.options.keep)))
+        return table_of(rows, self.schema({name: table.schema.field(name).type for name in self.options.keep}))
 
     def close(self) -> None:
         """Ends what `table` started."""

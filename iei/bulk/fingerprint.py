@@ -5,24 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import orjson
 
 from iei.checkpoints.checkpoint import find_folder
-from iei.checkpoints.files import weight_files
+from iei.checkpoints.files import EXPORTED, weight_files
 from iei.checkpoints.hub import revision_of
 from iei.models.catalog import LoadRequest
 
 Fingerprint = Mapping[str, Any]
 """Field → value, as JSON has it; fields may have fields."""
 
-_PACKAGES = ("numpy", "pillow", "tokenizers", "torch", "transformers")
+_PACKAGES = ("numpy", "openvino", "pillow", "tokenizers", "torch", "transformers")
+
+_MODULES = {"pillow": "PIL"}
 
 
 def versions() -> dict[str, str]:
     """The programs that compute here → their versions."""
-    return {"iei": version("image-embedding-inference"), **{name: version(name) for name in _PACKAGES}}
+    installed = {name: version(name) for name in _PACKAGES if find_spec(_MODULES.get(name, name))}
+    return {"iei": version("image-embedding-inference"), **installed}
 
 
 def plain(fields: Mapping[str, Any]) -> Fingerprint:
@@ -36,9 +40,11 @@ def weights_digest(request: LoadRequest) -> str | None:
     folder = find_folder(request)
     if revision_of(folder):
         return None
-    names = weight_files(
-        sorted(file.name for file in folder.iterdir()), folder, allow_pickle=request.options.allow_pickle
-    )
+    if (folder / EXPORTED).is_dir():
+        names = [f"{EXPORTED}/{file.name}" for file in (folder / EXPORTED).iterdir()]
+    else:
+        files = sorted(file.name for file in folder.iterdir())
+        names = weight_files(files, folder, allow_pickle=request.options.allow_pickle)
     digest = hashlib.sha256()
     for name in sorted(names):
         with (folder / name).open("rb") as file:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from iei.checkpoints.demo import demo_folder
 from iei.checkpoints.families import supported
+from iei.checkpoints.files import EXPORTED
 from iei.checkpoints.hub import fetch_checkpoint, read_config, revision_of
 from iei.checkpoints.preprocessor import read_geometry, read_preprocessor
 from iei.checkpoints.sentence_transformers import Pipeline, read_pipeline
@@ -38,6 +39,11 @@ class Checkpoint:
     """How pictures are prepared; None if the model takes none."""
     text: TextFiles | None
     """None if the model takes no texts, or is served without its text side because it has no tokenizer."""
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether `iei export` has written the folder: it has no weights, but a converted model."""
+        return (self.folder / EXPORTED).is_dir()
 
 
 def find_folder(request: LoadRequest) -> Path:

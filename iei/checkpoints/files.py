@@ -14,6 +14,9 @@ SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
 """Names of files with weights: one file, or the index of several and those."""
 
+EXPORTED = "openvino"
+"""Folder in a checkpoint's that `iei export` has written: in place of weights, the model converted for OpenVINO."""
+
 
 def weight_files(names: Collection[str], source: object, *, allow_pickle: bool) -> list[str]:
     """Returns the files with weights: safetensors if there are any, else pickles. The first has or lists all weights.

@@ -73,12 +73,13 @@ def fetch_checkpoint(
     Raises:
         StartupError: one sentence that says what to do.
     """
-    folder = Path(model_id).expanduser()
-    if folder.is_dir():
+    if folder := local_folder(model_id):
+        if not folder.is_dir():
+            raise StartupError(
+                f"There is no folder {model_id}: check the path, or name a model of the hub (owner/name)."
+            )
         supported(read_config(folder)["model_type"])
         return folder
-    if model_id.startswith(("/", ".", "~")):
-        raise StartupError(f"There is no folder {model_id}: check the path, or name a model of the hub (owner/name).")
     try:
         if prefer_cache:
             with contextlib.suppress(LocalEntryNotFoundError):
@@ -86,6 +87,12 @@ def fetch_checkpoint(
         return _asked(model_id, revision, allow_pickle)
     except (OSError, ValueError, httpx.HTTPError) as error:
         raise StartupError(_explanation(error, model_id, revision)) from error
+
+
+def local_folder(model_id: str) -> Path | None:
+    """Returns the folder that a model's id is the path of, which need not exist; None if it is an id of the hub."""
+    folder = Path(model_id).expanduser()
+    return folder if folder.is_dir() or model_id.startswith(("/", ".", "~")) else None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -100,6 +107,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if "model_type" not in config:
         raise StartupError(f"{folder / 'config.json'} has no model_type: it is not the config of a transformers model.")
     return config
+
+
+def descriptions(folder: Path) -> list[Path]:
+    """Returns the files of a checkpoint's folder that are read besides its weights, relative to it."""
+    return [file.relative_to(folder) for pattern in DESCRIPTIONS for file in sorted(folder.glob(pattern))]
 
 
 def revision_of(folder: Path) -> str | None:

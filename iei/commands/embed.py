@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import shutil
 import signal
 import sys
@@ -57,7 +58,11 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     for warning in embedder.computer.warnings:
         progress.say(warning)
     job = Job(embedder, source, output.rules, progress)
-    rows = asyncio.run(_stoppable(output.write(job), job, output))
+    gc.freeze()  # libraries and model stay: collections during the job need not go through them
+    try:
+        rows = asyncio.run(_stoppable(output.write(job), job, output))
+    finally:
+        gc.unfreeze()  # or torch's libraries say at the end that they were not cleaned up
     summary = _summary(job, source, output, rows)
     progress.end(summary)
     return WITH_ERRORS if summary["errors"] else 0

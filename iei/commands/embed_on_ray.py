@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 
@@ -37,6 +38,9 @@ def run(settings: Settings, options: BulkOptions, arguments: argparse.Namespace)
             raise StartupError(f"{flag} has no meaning with --engine ray.")
     if arguments.output == "-" or arguments.output.endswith((".parquet", ".npy", ".lance")):
         raise StartupError("with --engine ray, the output is a folder (-o) that all nodes see, or a URL of one.")
+    if arguments.address is None:
+        # The nodes have this Python. Under `uv run`, Ray would make an environment of its own for each worker.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         from iei.ray.data import Job
         from iei.ray.data import run as run_on_ray

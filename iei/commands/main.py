@@ -1,4 +1,4 @@
-"""The `iei` program and its commands `serve`, `embed` and `models`, each of which has a module of its own."""
+"""The `iei` program and its commands `serve`, `embed`, `export` and `models`, each of which has a module of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Container, Sequence
+from pathlib import Path
 from typing import Any
 
 from iei import __version__
@@ -51,6 +52,14 @@ def embed(arguments: argparse.Namespace) -> None:
         raise SystemExit(status)
 
 
+def export(arguments: argparse.Namespace) -> None:
+    """Write a folder that serves a model without torch."""
+    with ended_by_signals():
+        from iei.commands import export
+
+        export.run(_settings(arguments), arguments.folder)
+
+
 def models(_: argparse.Namespace) -> None:
     """List the kinds of model that can be served."""
     from iei.commands import models
@@ -78,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="iei", description="IEI, Image Embedding Inference: images to vectors.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, embed, models):
+    for command in (serve, embed, export, models):
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         sub.set_defaults(command=command)
         if command is models:
@@ -88,10 +97,12 @@ def _parser() -> argparse.ArgumentParser:
             action="store_const",
             const=DEMO,
             dest="model",
-            help="the built-in untrained model: nothing to download",
+            help="the built-in small model, for trying: nothing to download",
         )
         if command is embed:
             embed_flags.add_flags(sub)
+        if command is export:
+            sub.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder")
         replaced = embed_flags.REPLACED if command is embed else frozenset()
         sub.set_defaults(replaced=replaced)
         _add_settings(sub, replaced)

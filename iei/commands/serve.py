@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
 from iei import __version__
-from iei.app import create_app
 from iei.commands.address import reserved
 from iei.commands.tls import tls_options
 from iei.engine.client import connect
 from iei.engine.launch import LaunchedEngine, launch_engines
 from iei.grpc.port import reserve
-from iei.models.catalog import DEMO, Catalog, read_catalog
+from iei.models.catalog import DEMO, DEMO_NOTE, Catalog, read_catalog
 from iei.models.spec import POOLED, ModelSpec
 from iei.serving.connections import LINGER_S
 from iei.serving.flag import SharedFlag
@@ -27,6 +25,9 @@ from iei.telemetry.counters import Counters
 from iei.telemetry.logs import configure, warn
 from iei.telemetry.metrics import METRICS
 from iei.telemetry.port import open_port
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 log = logging.getLogger("iei")
 
@@ -73,6 +74,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
     def load(self) -> FastAPI:
         """Gunicorn's hook, called once in the master: engines with their models, and the app."""
         self._engines = launch_engines(self._settings, self._catalog, self._counters)
+        from iei.app import create_app  # takes half a second, in which the engines load their models
+
         addresses = [engine.address for engine in self._engines]
         engine = connect(addresses, self._catalog, self._settings.engine)
         return create_app(self._settings, self._catalog, engine, self._counters, self._grpc_port, self.is_last)
@@ -138,10 +141,10 @@ def summary(spec: ModelSpec, settings: Settings, addresses: list[str]) -> str:
     poolings = {name: dim for name, dim in spec.tower.outputs.items() if name in POOLED}
     default = spec.tower.pooling
     devices = settings.engine.devices
-    untrained = "; UNTRAINED, its vectors carry no meaning" if spec.id == DEMO else ""
+    note = f"; {DEMO_NOTE}" if spec.id == DEMO else ""
     takes = " and ".join(f"{name}s" for name in spec.modalities)
     rows = {
-        "model": f"{spec.name} ({spec.model_type}, {spec.parameters / 1e6:.1f} M parameters{untrained})",
+        "model": f"{spec.name} ({spec.model_type}, {spec.parameters / 1e6:.1f} M parameters{note})",
         "takes": takes,
         "vectors": f"{poolings[default]} dimensions, pooling {default} (offered: {', '.join(poolings)})",
         "device": f"{', '.join(devices) if len(devices) > 1 else spec.device}, {spec.dtype}",

@@ -95,7 +95,7 @@ def _described(spec: ModelSpec) -> dict[str, Any]:
         "model_name": spec.name,
         "revision": spec.revision,
         "model_type": spec.model_type,
-        "untrained": spec.id == DEMO,
+        "demo": spec.id == DEMO,
         "modalities": spec.modalities,
         "dim": tower.outputs[tower.pooling],
         "pooling": tower.pooling,
@@ -110,6 +110,8 @@ def _described(spec: ModelSpec) -> dict[str, Any]:
         "dtype": spec.dtype,
         "device": spec.device,
         "runtime": spec.runtime,
+        "runtime_reason": spec.runtime_reason,
+        "quality": spec.quality,
         "max_batch": spec.max_batch,
     }
 

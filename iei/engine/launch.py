@@ -1,4 +1,4 @@
-"""Starts engines, from the process that the workers will be forked from."""
+"""Starts engines, from the process that the workers will be forked from, and waits for their models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 from iei.engine.address import EngineAddress
@@ -35,32 +35,59 @@ class LaunchedEngine:
     have their engine.
     """
 
-    def __init__(self, address: EngineAddress, supervisor: subprocess.Popen[bytes], life_fd: int) -> None:
-        """Takes over `life_fd`, the writing end of the pipe."""
-        self.address = address
+    def __init__(self, path: Path, supervisor: subprocess.Popen[bytes], life_fd: int, status_fd: int) -> None:
+        """Takes over the descriptors: the writing end of that pipe, and the reading end of the engine's report."""
         self.supervisor = supervisor
+        self._path = path
+        self._status = os.fdopen(status_fd)
         self._release = weakref.finalize(self, os.close, life_fd)
+
+    @cached_property
+    def address(self) -> EngineAddress:
+        """Where it is found. Blocks until it has its models, which takes minutes if they have to be downloaded.
+
+        Raises:
+            StartupError: it can't load them, and has ended; the message says why.
+        """
+        try:
+            return EngineAddress(self._path, self._default())
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Closes the pipe here. The engine ends at once if no other process has it open."""
+        self._status.close()
         self._release()
+
+    def _default(self) -> ModelSpec:
+        with self._status as status:
+            text = status.read()
+        if not text:
+            raise StartupError("The engine process died while it loaded the model; the lines above may say why.")
+        report = json.loads(text)
+        if "failed" in report:
+            raise StartupError(report["failed"])
+        return ModelSpec.from_json(json.dumps(report["ready"]))
 
 
 def launch(config: EngineConfig, counters: Counters) -> LaunchedEngine:
-    """Starts an engine and blocks until it has its models, which takes minutes if they have to be downloaded.
+    """Starts an engine, which then loads its models while the caller does something else.
 
     Args:
         config: of the engine.
         counters: where it and its supervisor count.
 
     Raises:
-        StartupError: it can't be started, or can't load them; the message says why.
+        StartupError: it can't be started; the message says why.
     """
     life_reader, life_writer = os.pipe()
     status_reader, status_writer = os.pipe()
     try:
         path, supervisor = _start_supervisor(config, counters, life_reader, status_writer)
     except OSError as error:
+        os.close(life_writer)
+        os.close(status_reader)
         raise StartupError(
             f"The engine can't be started ({error}): see that TMPDIR can be written and has a short path, and that "
             "the limits on memory and processes leave room."
@@ -68,11 +95,7 @@ def launch(config: EngineConfig, counters: Counters) -> LaunchedEngine:
     finally:
         os.close(life_reader)
         os.close(status_writer)
-    try:
-        return LaunchedEngine(EngineAddress(path, _wait_until_ready(status_reader)), supervisor, life_writer)
-    except BaseException:
-        os.close(life_writer)
-        raise
+    return LaunchedEngine(path, supervisor, life_writer, status_reader)
 
 
 def _start_supervisor(
@@ -105,32 +128,13 @@ def _start_supervisor(
         raise
 
 
-def _wait_until_ready(status_fd: int) -> ModelSpec:
-    """Blocks until the engine has its models; returns the description of the default one.
-
-    Raises:
-        StartupError: it could not load them; the message says why.
-    """
-    with os.fdopen(status_fd) as status:
-        text = status.read()
-    if not text:
-        raise StartupError("The engine process died while it loaded the model; the lines above may say why.")
-    report = json.loads(text)
-    if "failed" in report:
-        raise StartupError(report["failed"])
-    return ModelSpec.from_json(json.dumps(report["ready"]))
-
-
 def launch_engines(settings: Settings, catalog: Catalog, counters: Counters) -> list[LaunchedEngine]:
-    """Starts one engine per device, all at the same time, and blocks until each has its default model loaded.
+    """Starts one engine per device; all load their models at the same time, while the caller does something else.
 
     Raises:
         StartupError: one of them can't be started; the others end.
     """
-    devices = settings.engine.devices
-    with ThreadPoolExecutor(len(devices)) as threads:
-        started = [threads.submit(launch, engine_config(settings, catalog, device), counters) for device in devices]
-    return [engine.result() for engine in started]
+    return [launch(engine_config(settings, catalog, device), counters) for device in settings.engine.devices]
 
 
 def engine_config(settings: Settings, catalog: Catalog, device: str) -> EngineConfig:

@@ -29,6 +29,7 @@ from PIL import (
 
 from iei.errors import EmptyInput, IEIError, InvalidInput
 from iei.inputs.budget import PixelBudget
+from iei.inputs.geometry import REDUCTION_MARGIN
 from iei.inputs.libtiff import silence_libtiff
 from iei.inputs.pieces import PictureFile, check_pieces
 from iei.requests import PictureSize
@@ -90,7 +91,7 @@ def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None
         data: the encoded file.
         limits: on the image and on what is decoded at the same time.
         target: (height, width) that it will be resized to: with `limits.fast`, a JPEG may be decoded at 1/2, 1/4 or
-            1/8 of its size, but never below twice the target.
+            1/8 of its size, but never below `REDUCTION_MARGIN` times the target.
 
     Raises:
         EmptyInput: `data` is empty.
@@ -111,8 +112,8 @@ def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None
     with limits.budget.hold(pixels * _weight(image)):
         with _blaming_the_file(limits):
             if limits.fast and target:
-                # Turned or not, both sides stay at or above twice the longer side of the target.
-                image.draft(None, (2 * max(target), 2 * max(target)))
+                least = REDUCTION_MARGIN * max(target)  # of both sides: it may be turned
+                image.draft(None, (least, least))
             # By default Pillow passes 64 KiB at a time to its decoders and takes the GIL between them.
             image.decodermaxblock = max(len(data), image.decodermaxblock)
             image.load()

@@ -160,10 +160,10 @@ class Preparer:
     def _decode(self, source: str | bytes, tower: ImageTower, options: Options, limits: DecodeLimits) -> Prepared:
         began = time.perf_counter()
         data = encoded_bytes(source, self._settings.max_image_bytes)
-        target = None if options.resize_to_multiple else tower.geometry.size
+        target = None if options.resize_to_multiple else tower.geometry.resized
         with decoded(data, limits, target=target) as image:
             there = time.perf_counter()
-            if target is None:
+            if options.resize_to_multiple:
                 pixels = to_multiple(image, tower.geometry, tower.stride, self._settings.max_patches)
             else:
                 pixels = to_pixels(image, tower.geometry, fast=limits.fast)

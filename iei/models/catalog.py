@@ -12,7 +12,11 @@ from iei.models.immich import IMMICH_MODELS
 from iei.settings import LoadOptions, ModelSettings
 
 DEMO = "demo"
-"""The id of the built-in model, which is untrained."""
+"""The id of the built-in model."""
+
+DEMO_NOTE = "small, trained on drawings: for trying IEI, not for real searches"
+"""What everybody must know who sees vectors of it."""
+
 MOUNTED = Path("/mnt/models")
 """Directory in which KServe mounts the model that it has downloaded."""
 

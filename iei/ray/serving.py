@@ -95,9 +95,10 @@ class Replica:
         logs.configure(settings.logs)
         self._settings, self._catalog = settings, catalog
         self._counters = Counters(METRICS)
+        self._engines = launch_engines(settings, catalog, self._counters)
         # In a thread: it takes as long as the model takes to load.
-        self._engines = await asyncio.to_thread(launch_engines, settings, catalog, self._counters)
-        self._engine = connect([engine.address for engine in self._engines], catalog, settings.engine)
+        addresses = await asyncio.to_thread(lambda: [engine.address for engine in self._engines])
+        self._engine = connect(addresses, catalog, settings.engine)
         self._seen = time.monotonic()
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from iei.models.spec import Contrast, Modality, ModelSpec
+from iei.models.spec import Contrast, Modality, ModelSpec, Quality
 
 Input = NDArray[Any]
 """A picture, uint8[H, W, 3] (float32 where the geometry has `float_resize`), or a text, int32[L]."""
@@ -110,6 +110,10 @@ class Runtime(Protocol):
     @property
     def contrast(self) -> Contrast | None:
         """How the checkpoint scores its pictures and texts; None if it does not."""
+
+    @property
+    def quality(self) -> Quality | None:
+        """How near its vectors are to those of float32; None if that was not measured."""
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
         """As `Model.run`."""

@@ -13,8 +13,8 @@ from iei.checkpoints.matryoshka import read_matryoshka
 from iei.errors import StartupError
 from iei.models.catalog import LoadRequest
 from iei.models.spec import POOLED, Geometry, ImageTower, Modality, ModelSpec, TextTower, why_not
+from iei.runtimes import select
 from iei.runtimes.api import Input, Outputs, Runtime
-from iei.runtimes.select import check, select
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,9 @@ def load(request: LoadRequest) -> LoadedModel:
     Raises:
         StartupError: one sentence that says what to do.
     """
-    check(request)
+    select.check(request)
     checkpoint = read_checkpoint(find_folder(request))
-    runtime = select(checkpoint, request).load(checkpoint, request)
+    runtime, reason = select.load(checkpoint, request)
     image = _measure_image(runtime, checkpoint.geometry) if checkpoint.geometry else None
     text = _measure_text(runtime, checkpoint.text) if checkpoint.text else None
     pooling = _default_pooling(request, [tower for tower in (image, text) if tower])
@@ -67,6 +67,8 @@ def load(request: LoadRequest) -> LoadedModel:
         text=text and replace(text, pooling=pooling),
         contrast=runtime.contrast,
         matryoshka=request.entry.matryoshka or read_matryoshka(checkpoint.folder, request.entry.id),
+        runtime_reason=reason,
+        quality=runtime.quality,
     )
     return LoadedModel(spec, runtime)
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from iei.checkpoints.checkpoint import Checkpoint
 from iei.errors import StartupError
-from iei.machine import resident_bytes
+from iei.machine import not_installed, resident_bytes
 from iei.models.catalog import LoadRequest
 from iei.runtimes.api import Runtime
+from iei.runtimes.openvino.supported import refusal
+
+log = logging.getLogger("iei.engine")
+
+T = TypeVar("T")
 
 
 class RuntimeModule(Protocol):
@@ -42,8 +49,9 @@ class RuntimeRow:
 
     module: str
     """Import path of a `RuntimeModule`. Imported only when the row was chosen: libraries take seconds to import."""
-    takes: Callable[[Checkpoint, LoadRequest], bool]
-    """Whether it can load this checkpoint as requested. Decides without importing the library."""
+    refuses: Callable[[LoadRequest, Checkpoint | None], str | None]
+    """Why it can't load this checkpoint (None: not known yet) as requested; None if it can. Decides without importing
+    the library."""
 
     def check(self, request: LoadRequest) -> None:
         """Imports the module and checks `request`. Raises StartupError as the module does."""
@@ -61,8 +69,20 @@ class RuntimeRow:
         return cast(RuntimeModule, import_module(self.module))
 
 
+def _refusal_of_torch(request: LoadRequest, checkpoint: Checkpoint | None) -> str | None:
+    """Why torch can't load a checkpoint; whatever else is wrong with it or the request, torch itself explains."""
+    if missing := not_installed("torch", "transformers"):
+        return f"{' and '.join(missing)} can't be found"
+    if request.options.dtype == "int8":
+        return "it does not compute in int8 (OpenVINO does, with IEI_DEVICE=cpu)"
+    return (
+        "`iei export` has written the folder, which has no weights" if checkpoint and checkpoint.is_exported else None
+    )
+
+
 RUNTIMES: Mapping[str, RuntimeRow] = {
-    "torch": RuntimeRow("iei.runtimes.torch.load", lambda checkpoint, request: True),
+    "openvino": RuntimeRow("iei.runtimes.openvino.load", refusal),
+    "torch": RuntimeRow("iei.runtimes.torch.load", _refusal_of_torch),
 }
 """Name → runtime, the preferred one first."""
 
@@ -71,34 +91,46 @@ def check(request: LoadRequest) -> None:
     """Finds out whether any runtime can do what is requested, before minutes are spent on a download.
 
     Raises:
-        StartupError: none can; what the first of them said.
+        StartupError: none can; what the last of them said.
     """
-    faults: list[StartupError] = []
-    for row in RUNTIMES.values():
-        try:
-            return row.check(request)
-        except StartupError as error:
-            faults.append(error)
-    raise faults[0]
+    _first(request, None, lambda row: row.check(request))
 
 
 def device_memory(device: str) -> int:
-    """Bytes that this process has allocated on a device, in all of its runtimes. On the CPU, its resident memory."""
+    """Bytes that the runtimes of this process have allocated on a device. On the CPU, its resident memory."""
     if device == "cpu":
         return resident_bytes(os.getpid())
-    return sum(row.device_memory(device) for row in RUNTIMES.values())
+    return sum(row.device_memory(device) for row in RUNTIMES.values() if row.module in sys.modules)
 
 
-def select(checkpoint: Checkpoint, request: LoadRequest) -> RuntimeRow:
-    """Returns the first row of `RUNTIMES` that takes the checkpoint as requested.
+def load(checkpoint: Checkpoint, request: LoadRequest) -> tuple[Runtime, str | None]:
+    """Loads `checkpoint` with the first runtime of `RUNTIMES` that can.
+
+    Returns:
+        The runtime, and why those before it in the table did not take it; None if it is the first.
 
     Raises:
-        StartupError: none does.
+        StartupError: none can load it; what the last of them said.
     """
-    for row in RUNTIMES.values():
-        if row.takes(checkpoint, request):
-            return row
-    raise StartupError(
-        f"{request.entry.id} (model_type {checkpoint.model_type}) can't be loaded on {request.device} by any of the "
-        f"runtimes {', '.join(RUNTIMES)}: choose another device (IEI_DEVICE) or model."
+    runtime, reasons = _first(request, checkpoint, lambda row: row.load(checkpoint, request))
+    for reason in reasons:
+        log.info("%s: %s", request.entry.name, reason)
+    return runtime, "; ".join(reasons) or None
+
+
+def _first(request: LoadRequest, checkpoint: Checkpoint | None, work: Callable[[RuntimeRow], T]) -> tuple[T, list[str]]:
+    """What `work` returns for the first row that does not refuse, and why those before it were left out."""
+    chosen = request.options.runtime
+    reasons: list[str] = []
+    fault: StartupError | None = None
+    for name, row in RUNTIMES.items() if chosen == "auto" else [(chosen, RUNTIMES[chosen])]:
+        reason = row.refuses(request, checkpoint)
+        if reason is None:
+            try:
+                return work(row), reasons
+            except StartupError as error:
+                fault, reason = error, str(error)
+        reasons.append(f"not {name}: {reason}")
+    raise fault or StartupError(
+        f"{request.entry.id} can't be computed with IEI_RUNTIME={chosen} and these settings: {'; '.join(reasons)}."
     )

@@ -8,6 +8,7 @@ app finds it. So the limits hold however the server was started.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -50,6 +51,7 @@ async def hosted(
         log.debug("not run by uvicorn: connections have no limits")
         yield None
         return
+    gc.freeze()  # what is there stays: a collection would go through it all, and write to pages that workers share
     connections = Connections(settings.connections, respond)
     server.config.http_protocol_class = connections.protocol  # type: ignore[assignment]  # called, and nothing else
     server.config.ws_protocol_class = None  # a connection that changes its protocol would leave the limits behind

@@ -14,7 +14,7 @@ def ended_by_signals() -> Iterator[None]:
     """SIGTERM and SIGINT end this process at once while the block runs.
 
     To a process with id 1, as in a container, the kernel delivers only signals that have a handler. Python's own
-    for SIGINT would wait for the threads that wait for the engines. The engines notice that this process is gone.
+    for SIGINT would unwind, and wait for threads, before it ends. The engines notice that this process is gone.
     """
     before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -86,7 +86,7 @@ class Stopping:
             if self._is_last and self._is_last.is_set:
                 _refuse_handshakes(listener)  # it is the same socket in all workers
             self._accept_waiting(listener)
-        for each in self._server.servers:
+        for each in self._servers:
             each.close()
         self._end()
 
@@ -99,8 +99,13 @@ class Stopping:
         self.port_closed.set()
         self._server.should_exit = True
 
+    @property
+    def _servers(self) -> list[asyncio.Server]:
+        """What listens; nothing yet while the worker starts, which is when uvicorn has no such list."""
+        return getattr(self._server, "servers", [])
+
     def _listeners(self) -> list[socket.socket]:
-        sockets = [sock for each in self._server.servers for sock in each.sockets]
+        sockets = [sock for each in self._servers for sock in each.sockets]
         return [socket.socket(fileno=os.dup(sock.fileno())) for sock in sockets]
 
     def _accept_waiting(self, listener: socket.socket) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.load import run
+
 pytestmark = pytest.mark.server
 
 ROOT = Path(__file__).parents[2]
@@ -76,8 +78,8 @@ def test_it_counts_and_times_what_the_server_answers(tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert server.connections == CONNECTIONS
     assert DELAY_S * 1e3 <= result["p50_ms"] <= result["p99_ms"]
-    # One request at a time on each connection, and each takes the delay at least.
-    assert 0 < result["rate"] <= CONNECTIONS / DELAY_S
+    # One request at a time on each connection: Little's law ties rate and latency together.
+    assert result["rate"] == pytest.approx(CONNECTIONS / result["p50_ms"] * 1e3, rel=0.3)
     a, b = server.bodies[b'{"inputs": ["a"]}'], server.bodies[b'{"inputs": ["b"]}']
     assert a + b == server.bodies.total()
     assert abs(a - b) <= CONNECTIONS, "bodies are sent in turn"
@@ -102,3 +104,15 @@ def test_a_server_that_answers_nothing_is_no_rate_of_zero(tmp_path: Path) -> Non
         done = load(server.port, tmp_path)
     assert done.returncode == 1
     assert "no answer from" in done.stderr
+
+
+def test_it_goes_on_until_there_are_enough_answers() -> None:
+    edges = []
+
+    async def measured(port: int) -> dict[str, float]:
+        return await run(f"http://127.0.0.1:{port}", ["{}"], 1, 0, 0, path="/x", least=3, edge=lambda: edges.append(1))
+
+    with running(Server()) as server:
+        result = asyncio.run(measured(server.port))
+    assert result["answers"] >= 3
+    assert len(edges) == 2, "where the measurement begins, and where it ends"

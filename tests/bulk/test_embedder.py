@@ -55,7 +55,7 @@ def test_pictures_have_the_vectors_of_the_server(embedder: Embedder, demo_server
     (row,) = rows_of(embedder, Encoded(pictures.jpeg()))
     expected = server_vectors(demo_server, "/embed", {"inputs": pictures.base64_of(pictures.jpeg())})
     assert row.embedding is not None
-    assert np.array_equal(row.embedding, expected[0])
+    np.testing.assert_allclose(row.embedding, expected[0], atol=1e-4)  # the server may have another runtime
 
 
 def test_texts_have_the_vectors_of_the_server(text_models: dict[str, str], text_server: Server) -> None:
@@ -128,9 +128,9 @@ def test_tables_come_one_by_one_with_ids_and_thumbnails(demo_cache: str) -> None
 
 
 def test_a_table_without_a_column_to_embed_is_refused(embedder: Embedder) -> None:
-    with pytest.raises(StartupError, match="no column to embed: name one of label"):
+    with pytest.raises(StartupError, match="the table has the columns label: name the one that is embedded"):
         embedder.table(pa.table({"label": [1]}))
-    with pytest.raises(StartupError, match="'label' is int64"):
+    with pytest.raises(StartupError, match="column 'label' has neither bytes"):
         embedder.table(pa.table({"label": [1]}), "label")
 
 

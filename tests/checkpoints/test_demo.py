@@ -12,6 +12,7 @@ import pytest
 import transformers
 from safetensors.numpy import load_file
 
+from benchmarks import demo_model
 from iei.checkpoints.demo import VERSION, demo_folder, write_demo
 from iei.errors import StartupError
 from iei.inputs.geometry import to_pixels
@@ -31,8 +32,8 @@ def test_is_the_same_model_everywhere(tmp_path: Path) -> None:
     digest = hashlib.sha256()
     for name, weight in sorted(load_file(tmp_path / "model.safetensors").items()):
         digest.update(name.encode() + weight.tobytes())
-    assert VERSION == "demo-v1"
-    assert digest.hexdigest() == "159305a68dbbce270b996397b25142ef1f425d58c2233124900d40f0b078275b"
+    assert VERSION == "demo-v2"
+    assert digest.hexdigest() == "a60cd192fc0283fa4574fdb2bec8a404788dcb42cf0ce04ea2e1b71cbb890fc7"
 
 
 def test_transformers_loads_all_of_it_and_misses_nothing(tmp_path: Path) -> None:
@@ -105,3 +106,20 @@ def test_pictures_differ_in_every_pooling(tmp_path: Path) -> None:
     for name in ("cls", "mean", "patch_mean", "max", "pooler"):
         for left, right in combinations([result[name] for result in results], 2):
             assert left @ right / np.linalg.norm(left) / np.linalg.norm(right) < 0.99, name
+
+
+@pytest.fixture(scope="module")
+def embed() -> demo_model.Embed:
+    """The demo model on IEI's own runtime."""
+    return demo_model.model("demo")
+
+
+def test_changed_photos_find_their_originals(embed: demo_model.Embed) -> None:
+    """Of the 25 pictures of scikit-image and scikit-learn, which it has never seen."""
+    assert len(demo_model.gallery()) >= 25
+    assert demo_model.retrieval(embed, views=4) >= 0.95
+
+
+def test_tells_textures_apart_better_than_histograms_do(embed: demo_model.Embed) -> None:
+    textures = demo_model.textures()
+    assert textures.accuracy(embed) > textures.accuracy(demo_model.histogram("RGB", (8, 8, 8))) + 0.1

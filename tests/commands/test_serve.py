@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from iei.commands.serve import summary
+from iei.models.catalog import DEMO_NOTE
 from iei.settings import read_settings
 from tests.engine.runtimes_for_tests import SPEC
 
 
-def test_the_summary_calls_untrained_what_is() -> None:
+def test_the_summary_says_what_a_demo_is_for() -> None:
     settings = read_settings(model="org/vit")
-    assert "UNTRAINED" in summary(replace(SPEC, name="mine", id="demo"), settings, [])
-    assert "UNTRAINED" not in summary(replace(SPEC, name="demo", id="org/vit"), settings, [])
+    assert DEMO_NOTE in summary(replace(SPEC, name="mine", id="demo"), settings, [])
+    assert DEMO_NOTE not in summary(replace(SPEC, name="demo", id="org/vit"), settings, [])
 
 
 def test_the_summary_says_who_may_send_requests() -> None:

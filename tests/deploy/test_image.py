@@ -60,3 +60,29 @@ def test_the_lock_leaves_cuda_packages_to_the_chosen_torch(version: str, line: s
         ["sh", "-c", script], input=locked, env={"TORCH_VERSION": version}, capture_output=True, text=True, check=True
     )
     assert left.stdout == f"{line}\ntorchgen==1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("backend", "chosen"),
+    [
+        ("cpu", "--torch-backend=cpu "),
+        ("cu132", "--torch-backend=cu132 "),
+        ("", ""),
+        ("none", "--excludes=excluded.txt "),
+    ],
+)
+def test_the_backend_decides_what_uv_is_asked_for(backend: str, chosen: str, tmp_path: Path) -> None:
+    """The shell of the build, with a uv that prints its arguments."""
+    commands = re.search(r'case "\$TORCH_BACKEND".*?--extra=grpc', DOCKERFILE, re.DOTALL)
+    assert commands
+    ran = subprocess.run(
+        ["sh", "-ec", f'uv() {{ echo "$@"; }}\n{commands[0]}'],
+        cwd=tmp_path,
+        env={"TORCH_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == f"pip install {chosen}--constraints=locked.txt --requirements=pyproject.toml --extra=grpc\n"
+    excluded = [file.read_text().split() for file in tmp_path.iterdir()]
+    assert excluded == ([["torch", "transformers"]] if backend == "none" else [])

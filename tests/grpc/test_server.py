@@ -319,7 +319,8 @@ def test_calls_in_work_finish_when_the_server_stops() -> None:
                     await until(runtime.busy.is_set)
                     late = asyncio.ensure_future(_until_refused(caller))
                     late.add_done_callback(lambda _: runtime.go.set())
-                assert (await late).code() == grpc.StatusCode.UNAVAILABLE
+                # The second where it reached the server in the moment in which the port was closed.
+                assert (await late).code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
                 assert decode("ModelInferResponse", await call, 100).raw_output_contents
 
     asyncio.run(scenario())

@@ -104,7 +104,7 @@ def click_patch(page: Page, row: int, column: int) -> None:
 
 def test_pictures_become_thumbnails_and_cosines(browser: Browser, demo_server: Server, files: dict[str, Path]) -> None:
     with visit(browser, demo_server) as page:
-        expect(page.locator("#untrained")).to_be_visible()
+        expect(page.locator("#demo")).to_be_visible()
         show(page, files, "chelsea", "coffee", "rocket")
         for thumbnail in page.locator("#tray img").all():
             assert thumbnail.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
@@ -261,7 +261,7 @@ def test_the_scripts_compute_what_python_does(browser: Browser, demo_server: Ser
 
 def test_texts_and_labels_beside_pictures(browser: Browser, text_server: Server, files: dict[str, Path]) -> None:
     with visit(browser, text_server) as page:
-        expect(page.locator("#untrained")).to_be_hidden()
+        expect(page.locator("#demo")).to_be_hidden()
         show(page, files, "chelsea", "coffee")
         page.fill("#text", "a cat & <b>a mat</b>")
         page.press("#text", "Enter")

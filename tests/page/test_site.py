@@ -106,7 +106,7 @@ def test_with_keys_the_page_is_open_and_what_it_shows_is_not() -> None:
 
 def test_info_says_what_the_page_needs(client: TestClient) -> None:
     info = client.get("/info").json()
-    assert info["untrained"] is False
+    assert info["demo"] is False
     assert info["text"] is None
     assert info["image"]["pooling"] == info["pooling"]
     assert info["image"]["poolings"] == info["poolings"]

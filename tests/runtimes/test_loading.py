@@ -80,15 +80,16 @@ def test_choosing_a_runtime_imports_none(tmp_path: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\n"
         "from iei.checkpoints.checkpoint import read_checkpoint\nfrom iei.runtimes.loading import fetch\n"
-        "from iei.runtimes.select import select\nfrom tests.load_requests import load_request\n"
+        "from iei.runtimes.select import RUNTIMES\nfrom tests.load_requests import load_request\n"
         "request = load_request('demo', 'demo', cache_dir=Path(sys.argv[1]))\nfetch(request)\n"
-        "print(select(read_checkpoint(Path(sys.argv[1], sys.argv[2])), request).module)\n"
-        "print({'torch', 'transformers'} & set(sys.modules))"
+        "checkpoint = read_checkpoint(Path(sys.argv[1], sys.argv[2]))\n"
+        "print([name for name, row in RUNTIMES.items() if not row.refuses(request, checkpoint)])\n"
+        "print({'torch', 'transformers', 'openvino'} & set(sys.modules))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path), VERSION], capture_output=True, text=True, check=True
     )
-    assert ran.stdout.splitlines() == ["iei.runtimes.torch.load", "set()"]
+    assert ran.stdout.splitlines() == ["['openvino', 'torch']", "set()"]
 
 
 def test_size_of_the_preprocessor_counts(tmp_path: Path) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from iei.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from iei.checkpoints.checkpoint import Checkpoint
 from iei.errors import StartupError
 from iei.models.catalog import LoadRequest
 from iei.models.spec import Modality
 from iei.runtimes.api import Input, Outputs, Runtime
 from iei.runtimes.loading import load as load_model
-from iei.runtimes.select import RUNTIMES, RuntimeRow, select
+from iei.runtimes.select import RUNTIMES, RuntimeRow
 from iei.runtimes.torch.load import load as load_torch
 from tests.checkpoints.text_checkpoints import write_text_checkpoint
 from tests.checkpoints.vision_checkpoints import write_checkpoint
@@ -24,6 +25,8 @@ from tests.load_requests import load_request
 
 class Doubled:
     """Implements `Runtime` with another one."""
+
+    quality = None
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -55,9 +58,11 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> Doubled:
 @pytest.fixture
 def second_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes texts; everything else is left to torch."""
-    row = RuntimeRow("doubler", lambda checkpoint, request: checkpoint.text is not None)
+    row = RuntimeRow(
+        "doubler", lambda request, checkpoint: "it takes texts only" if checkpoint and not checkpoint.text else None
+    )
     monkeypatch.setitem(sys.modules, "doubler", sys.modules[__name__])
-    _use({"doubler": row, **RUNTIMES}, monkeypatch)
+    _use({"doubler": row, "torch": RUNTIMES["torch"]}, monkeypatch)
 
 
 def _use(runtimes: Mapping[str, RuntimeRow], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,11 +70,12 @@ def _use(runtimes: Mapping[str, RuntimeRow], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_module_and_a_row_are_a_second_runtime(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    to_load = load_request("tiny", str(write_text_checkpoint("clip", tmp_path)), threads=1)
+    folder = str(write_text_checkpoint("clip", tmp_path))
+    to_load = load_request("tiny", folder, threads=1)
     ids, pixels = np.array([3, 5, 8], np.int32), np.full((224, 224, 3), 77, np.uint8)
     torch_model = load_model(to_load)
     request.getfixturevalue("second_runtime")
-    model = load_model(to_load)
+    model = load_model(load_request("tiny", folder, runtime="auto", threads=1))
     assert (model.spec.runtime, model.spec.max_batch) == ("doubler 1.0", 7)
     assert model.spec.image == torch_model.spec.image
     assert model.spec.text == torch_model.spec.text
@@ -82,23 +88,39 @@ def test_a_module_and_a_row_are_a_second_runtime(tmp_path: Path, request: pytest
 
 @pytest.mark.usefixtures("second_runtime")
 def test_a_row_that_does_not_take_a_checkpoint_leaves_it_to_the_next(tmp_path: Path) -> None:
-    request = load_request("tiny", str(write_checkpoint("vit", tmp_path)), threads=1)
-    assert select(read_checkpoint(tmp_path), request) is RUNTIMES["torch"]
-    assert load_model(request).spec.runtime.startswith("torch ")
+    spec = load_model(load_request("tiny", str(write_checkpoint("vit", tmp_path)), runtime="auto", threads=1)).spec
+    assert spec.runtime.startswith("torch ")
+    assert spec.runtime_reason == "not doubler: it takes texts only"
 
 
 def test_a_checkpoint_that_no_row_takes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "doubler", sys.modules[__name__])
-    _use({"picky": RuntimeRow("doubler", lambda checkpoint, request: False)}, monkeypatch)
-    with pytest.raises(StartupError, match=r"\(model_type vit\) can't be loaded on cpu by any .* picky: .*IEI_DEVICE"):
-        load_model(load_request("tiny", str(write_checkpoint("vit", tmp_path)), device="cpu"))
+    _use(
+        {"picky": RuntimeRow("doubler", lambda request, checkpoint: "it takes none" if checkpoint else None)},
+        monkeypatch,
+    )
+    with pytest.raises(StartupError, match=r"can't be computed with IEI_RUNTIME=auto .*: not picky: it takes none\."):
+        load_model(load_request("tiny", str(write_checkpoint("vit", tmp_path)), runtime="auto", device="cpu"))
 
 
 def test_a_device_that_no_runtime_has_is_refused_before_anything_is_downloaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "doubler", sys.modules[__name__])
-    _use({"doubler": RuntimeRow("doubler", lambda checkpoint, request: True)}, monkeypatch)
+    _use({"doubler": RuntimeRow("doubler", lambda request, checkpoint: None)}, monkeypatch)
     monkeypatch.setattr("iei.runtimes.loading.find_folder", lambda request: pytest.fail("it was downloaded"))
     with pytest.raises(StartupError, match="doubler has no GPU"):
-        load_model(load_request("tiny", "org/vit", device="cuda"))
+        load_model(load_request("tiny", "org/vit", runtime="auto", device="cuda"))
+
+
+def test_of_several_refusals_the_one_that_was_computed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch has no int8 at all: that must not hide what the gate found out about OpenVINO's."""
+
+    def too_different(checkpoint: Checkpoint, request: LoadRequest) -> Runtime:
+        raise StartupError("the gate: 84.6 % of neighbours are kept.")
+
+    gated = RuntimeRow("gated", lambda request, checkpoint: None)
+    monkeypatch.setitem(sys.modules, "gated", SimpleNamespace(check=check, load=too_different))
+    _use({"gated": gated, "torch": RUNTIMES["torch"]}, monkeypatch)
+    with pytest.raises(StartupError, match=r"^the gate: 84\.6 %"):
+        load_model(load_request("tiny", str(write_checkpoint("vit", tmp_path)), runtime="auto", dtype="int8"))

@@ -1,4 +1,4 @@
-"""Tables of Arrow: Parquet files and Arrow's own (`.arrow`, `.feather`, and the streams in Hugging Face's caches)."""
+"""Tables of Arrow: in memory, Parquet files, and Arrow's own (`.arrow`, `.feather`, also in the form of streams)."""
 
 from __future__ import annotations
 
@@ -90,6 +90,28 @@ class ArrowFile:
 
 
 _MAGIC = b"ARROW1"
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A table that a program has read itself."""
+
+    table: Any
+    """A `pyarrow.Table`."""
+
+    path = "the table"
+
+    def columns(self) -> Mapping[str, Kind]:
+        """See `Table`."""
+        return _kinds(self.table.schema)
+
+    def rows(self, columns: Sequence[str]) -> Generator[Row]:
+        """See `Table`."""
+        yield from _values(self.table.select(list(columns)).to_batches(), columns)
+
+    def count(self) -> int | None:
+        """See `Table`."""
+        return int(self.table.num_rows)
 
 
 def _values(batches: Iterable[Any], columns: Sequence[str]) -> Generator[Row]:

@@ -1,4 +1,4 @@
-"""Rows of a table → items, whatever file the table is in."""
+"""Rows of a table → items, wherever the table is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = tuple[Any, ...]
 
 
 class Table(Protocol):
-    """A file of rows."""
+    """A file of rows, or rows in memory."""
 
     @property
     def path(self) -> str:
@@ -52,7 +52,7 @@ class Rows:
     Args:
         table: the table.
         column: the one that is embedded. None: the only one that it can be.
-        label: what ids begin with that are made of numbers of rows.
+        label: what ids begin with that are made of numbers of rows; may be empty.
         modality: what its strings are. None: pictures if they look like addresses of pictures.
         keep: columns of the output.
         id_column: the one that ids are from. None: `id`, or else numbers of rows.
@@ -85,7 +85,7 @@ class Rows:
             # An id that is null would be joined with nothing: the row's number finds it.
             id_ = value[id_column] if id_column else None
             yield Item(
-                f"{self._label}/{number}" if id_ is None else str(id_),
+                join(self._label, str(number)) if id_ is None else str(id_),
                 content(value[column]),
                 {name: value[name] for name in self._keep},
             )
@@ -165,7 +165,9 @@ def _embedded(path: str, kinds: Mapping[str, Kind], modality: Modality | None) -
     likely = [name for names in _likely(modality) for name in names if name in able]
     found = able if len(able) == 1 else likely
     if not found:
-        raise StartupError(f"{path} has {_listed(kinds)}: say which one is embedded, as in {path}:COLUMN.")
+        raise StartupError(
+            f"{path} has {_listed(kinds)}: name the one that is embedded (for `iei embed`: {path}:COLUMN)."
+        )
     return found[0]
 
 

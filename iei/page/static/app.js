@@ -77,7 +77,7 @@ function showModel({ info }) {
   const takes = info.modalities.map((name) => (name === "image" ? "pictures" : "texts")).join(" and ");
   $("facts").textContent =
     `${info.model_type}, takes ${takes}; ${info.dim} dimensions; ${info.runtime} on ${info.device}, ${info.dtype}`;
-  $("untrained").hidden = !info.untrained;
+  $("demo").hidden = !info.demo;
   $("write").hidden = !info.text;
   $("drop").hidden = !info.image;
   $("pooling").replaceChildren(

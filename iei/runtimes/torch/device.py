@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
 
 from iei.errors import StartupError
+from iei.machine import not_installed
 from iei.models.catalog import LoadRequest
 from iei.settings import Attention, Dtype, Quantization
 
@@ -59,8 +59,11 @@ def devices() -> list[str]:
     return [*gpus, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
-def pick_dtype(name: Literal["auto", Dtype], device: torch.device) -> torch.dtype:
-    """Returns the dtype. `auto`: float32; on CUDA bfloat16 where the GPU computes it itself, else float16."""
+def pick_dtype(name: Literal["auto", Dtype, "int8"], device: torch.device) -> torch.dtype:
+    """Returns the dtype. `auto`: float32; on CUDA bfloat16 where the GPU computes it itself, else float16.
+
+    `int8` does not get here: the table of runtimes refuses it for torch.
+    """
     if name == "auto":
         name = "float32"
         if device.type == "cuda":
@@ -90,6 +93,5 @@ def _check_quantization(name: Quantization, device: torch.device) -> None:
 
 
 def _check_installed(what: str, *packages: str) -> None:
-    missing = [package for package in packages if find_spec(package) is None]
-    if missing:
+    if missing := not_installed(*packages):
         raise StartupError(f"{what} needs packages that are not installed: run `pip install {' '.join(missing)}`.")

@@ -37,6 +37,8 @@ class Towers(NamedTuple):
 class TorchRuntime:
     """Implements `iei.runtimes.api.Runtime`. Not thread-safe: batches are copied into reused buffers."""
 
+    quality = None
+
     def __init__(self, towers: Towers, placement: Placement, *, max_batch: int = 0, threads: int = 0) -> None:
         """Takes loaded towers.
 

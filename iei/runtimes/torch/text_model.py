@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from iei.checkpoints.checkpoint import TextFiles
 from iei.checkpoints.text_architectures import TextArchitecture
 from iei.runtimes.api import TextSide
+from iei.runtimes.padding import Ids, Padding
 from iei.runtimes.torch.device import Placement
 from iei.runtimes.torch.text_head import TextHead
 from iei.runtimes.torch.text_pooling import TEXT_POOLINGS
 from iei.runtimes.torch.weights import Weights
-
-Ids = npt.NDArray[np.int32]
 
 
 class TextModel(nn.Module):
@@ -45,29 +42,25 @@ class TextModel(nn.Module):
         own = ("pooler",) if head or weights.pooler else ()
         outputs = tuple(dict.fromkeys((*architecture.poolings, pooling, *own, "tokens")))
         self.side = TextSide(outputs, pooling, max_tokens=self._limit())
-        self._pad_to = self.side.max_tokens if architecture.fixed_length else None
-        self._pad_id = self._padding()
+        self.padding = Padding(
+            id=self._pad_id(),
+            length=self.side.max_tokens if architecture.fixed_length else None,
+            vocabulary=self.model.config.vocab_size,
+        )
 
     def batch(self, texts: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-        """Pads texts to one length.
+        """Pads texts to one length, as `Padding.batch`.
 
         Args:
             texts: token ids, int32 [L] of any lengths.
 
         Returns:
-            Ids int64 [B, L] and mask float32 [B, L], on the device; padding comes last and has the mask 0.
+            Ids int64 [B, L] and mask float32 [B, L], on the device.
 
         Raises:
             ValueError: an id has no embedding. On a GPU, the forward would make the whole device unusable.
         """
-        lengths = [len(text) for text in texts]
-        shape = (len(texts), self._pad_to or max(lengths))
-        ids, mask = np.full(shape, self._pad_id, np.int64), np.zeros(shape, np.float32)
-        for row, (text, length) in enumerate(zip(texts, lengths, strict=True)):
-            ids[row, :length], mask[row, :length] = text, 1.0
-        vocabulary = self.model.config.vocab_size
-        if ids.max() >= vocabulary:
-            raise ValueError(f"token id {ids.max()} is outside the model's vocabulary of {vocabulary}")
+        ids, mask = self.padding.batch(texts)
         return torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
 
     def forward(self, ids: Tensor, mask: Tensor, outputs: Collection[str]) -> dict[str, Tensor]:
@@ -81,7 +74,7 @@ class TextModel(nn.Module):
         Returns:
             Output name → float32 [B, dim] or, for `tokens`, [B, L, dim] with rows for the padding, too.
         """
-        result = self.model(input_ids=ids, attention_mask=None if self._pad_to else mask.long())
+        result = self.model(input_ids=ids, attention_mask=None if self.padding.length else mask.long())
         tokens = result.last_hidden_state.to(torch.float32)
         return {name: self._output(name, tokens, mask, result) for name in outputs}
 
@@ -93,7 +86,7 @@ class TextModel(nn.Module):
         pooled: Tensor = self.head(tokens, mask) if self.head else result.pooler_output.to(torch.float32)
         return pooled
 
-    def _padding(self) -> int:
+    def _pad_id(self) -> int:
         """Returns the id of the padding: the tokenizer's, if the model has an embedding for it."""
         config = self.model.config
         known = (self._files.tokenizer.pad_id, config.pad_token_id)

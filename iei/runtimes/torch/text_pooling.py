@@ -27,7 +27,7 @@ def _max(tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 def _last(tokens: Tensor, mask: Tensor) -> Tensor:
-    rows = torch.arange(len(tokens), device=tokens.device)
+    rows = torch.arange(tokens.shape[0], device=tokens.device)  # `len` would be a constant in a traced graph
     return tokens[rows, mask.sum(1).long() - 1]
 
 

@@ -85,7 +85,7 @@ def test_the_column_is_named_or_the_only_one_or_told_by_its_name(tmp_path: Path)
     with pytest.raises(StartupError, match=r"has no column 'z'"):
         opened(file, keep=["z"])
     unclear = parquet(tmp_path / "unclear.parquet", p=["a"], q=["b"])
-    with pytest.raises(StartupError, match=r"has the columns p, q: say which one is embedded, as in .*parquet:COLUMN"):
+    with pytest.raises(StartupError, match=r"has the columns p, q: name the one that is embedded .*parquet:COLUMN"):
         opened(unclear)
     numbers = parquet(tmp_path / "numbers.parquet", n=[1.5])
     with pytest.raises(StartupError, match="column 'n' has neither bytes"):

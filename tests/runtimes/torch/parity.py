@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from iei.models.spec import ImageTower, TextTower, output_shapes
+from iei.runtimes.api import Model
+from iei.runtimes.loading import load
+from iei.runtimes.openvino.convert import convert
+from iei.runtimes.openvino.supported import NOT_CONVERTED
+from tests.load_requests import load_request
 
 Vectors = NDArray[np.float32]
 """[D], or [N, D]."""
 Outputs = dict[str, Vectors]
 """Of one input, by name."""
+
+
+class Case(NamedTuple):
+    """A family, computed by one of the runtimes."""
+
+    family: str
+    runtime: str
+
+
+def cases(families: Collection[str], *quick: str) -> list[Any]:
+    """Every family with every runtime that takes it. OpenVINO has all but `quick` on demand: converting takes long."""
+    converted = [family for family in families if family not in NOT_CONVERTED]
+    return [
+        *(pytest.param(Case(family, "torch"), id=family) for family in families),
+        *(
+            pytest.param(
+                Case(family, "openvino"),
+                id=f"{family}-openvino",
+                marks=() if family in quick else pytest.mark.long,
+            )
+            for family in converted
+        ),
+    ]
+
+
+def load_case(case: Case, checkpoint: Path, cache_dir: Path) -> Model:
+    """The checkpoint in the runtime of the case. Converted in this process, which has torch already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iei.runtimes.openvino.load.convert", convert)
+        model = load(load_request("tiny", str(checkpoint), runtime=case.runtime, cache_dir=cache_dir, threads=1))
+    assert model.spec.runtime.startswith(case.runtime)
+    return model
 
 
 def assert_equal(ours: Vectors, theirs: Vectors, name: str = "") -> None:

@@ -85,6 +85,6 @@ def test_what_cannot_be_had_is_refused(options: dict[str, str], advice: str) -> 
     [({"attention": "flash_attention_2"}, "flash_attn"), ({"quantization": "bitsandbytes-4bit"}, "bitsandbytes")],
 )
 def test_what_is_not_installed_is_named(options: dict[str, str], package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("iei.runtimes.torch.device.find_spec", lambda name: None)
+    monkeypatch.setattr("iei.machine.find_spec", lambda name: None)
     with pytest.raises(StartupError, match=f"run `pip install .*{package}"):
         place(_request(device="cuda", **options))

@@ -13,11 +13,17 @@ from numpy.typing import NDArray
 from iei.inputs.tokens import encode
 from iei.models.spec import TextTower
 from iei.runtimes.api import Model
-from iei.runtimes.loading import load
 from iei.runtimes.torch.weights import quiet
 from tests.checkpoints.text_checkpoints import TEXT_FAMILIES, write_text_checkpoint
-from tests.load_requests import load_request
-from tests.runtimes.torch.parity import Outputs, assert_all_equal, assert_described, cosine
+from tests.runtimes.torch.parity import (
+    Case,
+    Outputs,
+    assert_all_equal,
+    assert_described,
+    cases,
+    cosine,
+    load_case,
+)
 
 pytestmark = pytest.mark.server
 
@@ -32,9 +38,15 @@ NO_CLASS_TOKEN = {*CAUSAL, "gemma3_text"}
 OFFERS_POOLER = {"bert", "roberta", "xlm-roberta", "mpnet", "albert"}
 
 
-@pytest.fixture(scope="module", params=TEXT_FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module", params=cases(TEXT_FAMILIES, "bert", "xlm-roberta"))
+def case(request: pytest.FixtureRequest) -> Case:
+    case: Case = request.param
+    return case
+
+
+@pytest.fixture(scope="module")
+def family(case: Case) -> str:
+    return case.family
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +55,8 @@ def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runtime(checkpoint: Path) -> Model:
-    return load(load_request("tiny", str(checkpoint), threads=1))
+def runtime(case: Case, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_case(case, checkpoint, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")

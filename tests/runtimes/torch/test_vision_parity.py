@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 
 from iei.inputs.geometry import to_pixels
 from iei.runtimes.api import Model
-from iei.runtimes.loading import load
 from iei.runtimes.torch.weights import quiet
 from tests.checkpoints.vision_checkpoints import FAMILIES, write_checkpoint
-from tests.load_requests import load_request
 from tests.pictures import photos
-from tests.runtimes.torch.parity import Outputs, assert_all_equal, assert_described, cosine
+from tests.runtimes.torch.parity import (
+    Case,
+    Outputs,
+    assert_all_equal,
+    assert_described,
+    cases,
+    cosine,
+    load_case,
+)
 
 pytestmark = pytest.mark.server
 
@@ -35,9 +41,15 @@ FIRST_PATCH = {
 OFFERS_POOLER = set(FAMILIES) - {"vit", "deit", "ijepa", "pvt"}
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module", params=cases(FAMILIES, "vit", "resnet", "dinov2_with_registers"))
+def case(request: pytest.FixtureRequest) -> Case:
+    case: Case = request.param
+    return case
+
+
+@pytest.fixture(scope="module")
+def family(case: Case) -> str:
+    return case.family
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +58,8 @@ def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runtime(checkpoint: Path) -> Model:
-    return load(load_request("tiny", str(checkpoint), threads=1))
+def runtime(case: Case, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_case(case, checkpoint, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")

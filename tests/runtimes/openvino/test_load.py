@@ -1,0 +1,138 @@
+"""Which checkpoints OpenVINO computes, and what becomes of the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from iei.checkpoints.demo import write_demo
+from iei.errors import StartupError
+from iei.runtimes.api import Model
+from iei.runtimes.loading import load
+from iei.runtimes.openvino import convert, runtime
+from iei.runtimes.openvino.converter import convert as convert_in_a_process
+from tests.checkpoints.text_checkpoints import write_text_checkpoint
+from tests.checkpoints.vision_checkpoints import write_checkpoint
+from tests.load_requests import load_request
+from tests.memory import resident_kib
+from tests.runtimes.torch.parity import assert_all_equal
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Conversions happen in this process, which has torch already."""
+    monkeypatch.setattr("iei.runtimes.openvino.load.convert", convert.convert)
+    return tmp_path / "cache"
+
+
+def _load(folder: Path, cache: Path, **options: Any) -> Model:
+    return load(load_request("tiny", str(folder), **{"runtime": "auto", "cache_dir": cache, "threads": 1, **options}))
+
+
+def test_both_sides_and_other_sizes_equal_torch(tmp_path: Path, cache: Path) -> None:
+    folder = write_text_checkpoint("clip", tmp_path / "clip")
+    ours, torchs = _load(folder, cache), _load(folder, cache, runtime="torch")
+    assert ours.spec.runtime.startswith("openvino ")
+    assert ours.spec.runtime_reason is None
+    for part in ("image", "text", "contrast", "parameters", "max_batch", "dtype"):
+        assert getattr(ours.spec, part) == getattr(torchs.spec, part)
+    assert ours.spec.image
+    assert ours.spec.text
+    rng = np.random.default_rng(0)
+    for size in ((224, 224), (288, 256)):
+        pictures = list(rng.integers(0, 256, (3, *size, 3), np.uint8))
+        assert_all_equal(*(model.run("image", pictures, list(ours.spec.image.outputs)) for model in (ours, torchs)))
+    texts = [rng.integers(2, 500, length).astype(np.int32) for length in (4, 9, 1)]
+    assert_all_equal(*(model.run("text", texts, list(ours.spec.text.outputs)) for model in (ours, torchs)))
+    with pytest.raises(ValueError, match="token id 600 is outside"):
+        ours.run("text", [np.array([600], np.int32)], ["mean"])
+
+
+def test_results_outlive_the_next_batch(tmp_path: Path, cache: Path) -> None:
+    model = _load(write_checkpoint("resnet", tmp_path / "resnet"), cache)
+    black, white = np.zeros((224, 224, 3), np.uint8), np.full((224, 224, 3), 255, np.uint8)
+    (first,) = model.run("image", [black], ["mean"])
+    kept = first["mean"].copy()
+    model.run("image", [white], ["mean"])
+    np.testing.assert_array_equal(first["mean"], kept)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"dtype": "float16"}, "does not compute in float16"),
+        ({"attention": "eager"}, "no choice of attention"),
+        ({"device": "cuda"}, "on CPUs only"),
+    ],
+)
+def test_what_openvino_does_not_do(options: dict[str, Any], reason: str, tmp_path: Path, cache: Path) -> None:
+    folder = write_checkpoint("vit", tmp_path / "vit")
+    with pytest.raises(StartupError, match=f"IEI_RUNTIME=openvino and these settings: not openvino: .*{reason}"):
+        _load(folder, cache, runtime="openvino", **options)
+    if "device" not in options:
+        spec = _load(folder, cache, **options).spec
+        assert spec.runtime.startswith("torch ")
+        assert reason in str(spec.runtime_reason)
+
+
+def test_a_large_model_has_its_weights_in_memory_once(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_checkpoint("vit", tmp_path / "vit")
+    compiled: list[int] = []
+
+    def counting(*arguments: Any, streams: int) -> Any:
+        compiled.append(streams)
+        return requests(*arguments, streams=streams)
+
+    _load(folder, cache)  # converts it, and compiles for that, too
+    requests = runtime._requests
+    monkeypatch.setattr(runtime, "_requests", counting)
+    pictures = list(np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), np.uint8))
+    twice = _load(folder, cache, threads=2).run("image", pictures, ["mean"])
+    assert compiled == [1, 2]
+    monkeypatch.setattr(runtime, "SECOND_COPY_PER_THREAD", 0)
+    once = _load(folder, cache, threads=2).run("image", pictures, ["mean"])
+    assert compiled == [1, 2, 1]
+    for one, other in zip(once, twice, strict=True):
+        np.testing.assert_allclose(one["mean"], other["mean"], atol=1e-5)
+
+
+def test_files_of_weights_do_not_stay_in_memory(tmp_path: Path, cache: Path) -> None:
+    model = _load(write_checkpoint("vit", tmp_path / "vit"), cache)
+    (weights,) = cache.glob("openvino/*/image.bin")
+    assert resident_kib(weights) < weights.stat().st_size // 1024 // 4
+    assert model.spec.image
+
+
+def test_a_graph_that_computes_other_numbers_is_not_used_nor_made_twice(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_checkpoint("vit", tmp_path / "vit")
+    monkeypatch.setattr(convert, "MIN_COSINE", 1.1)
+    spec = _load(folder, cache).spec
+    assert spec.runtime.startswith("torch ")
+    assert spec.runtime_reason == "not openvino: OpenVINO computes other numbers: cls of [3, 224, 224, 3]"
+    monkeypatch.setattr("iei.runtimes.openvino.load.convert", lambda *_, **__: pytest.fail("it was converted again"))
+    assert _load(folder, cache).spec.runtime_reason == spec.runtime_reason
+
+
+def test_a_cache_that_cannot_be_written_leaves_the_model_to_torch(tmp_path: Path, cache: Path) -> None:
+    cache.write_text("no folder")
+    spec = _load(write_checkpoint("vit", tmp_path / "vit"), cache).spec
+    assert spec.runtime.startswith("torch ")
+    assert "set IEI_CACHE_DIR" in str(spec.runtime_reason)
+
+
+@pytest.mark.server
+def test_a_converter_says_why_it_failed(tmp_path: Path) -> None:
+    checkpoint, into = tmp_path / "demo", tmp_path / "into"
+    checkpoint.mkdir()
+    into.mkdir()
+    write_demo(checkpoint)
+    (checkpoint / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(StartupError, match=r"model\.safetensors can't be read"):
+        convert_in_a_process(checkpoint, into, allow_pickle=False)
