@@ -17,6 +17,8 @@ PACKAGES = (
     "uvicorn",
     "fastapi",
 )
+EXTENSIONS = {"avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx512_bf16": "BF16", "amx_tile": "AMX"}
+"""Flag of the CPU → what it is called."""
 
 
 def describe() -> dict[str, str]:
@@ -30,8 +32,9 @@ def describe() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """The CPU's name as Linux knows it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+    """The CPU's name as Linux knows it, with its extensions: two of one name may differ in them."""
+    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    flags = facts.get("flags", "").split()
+    extensions = [name for flag, name in EXTENSIONS.items() if flag in flags]
+    return ", ".join([facts.get("model name", platform.machine()), *extensions])
