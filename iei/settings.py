@@ -259,6 +259,8 @@ class LoadOptions(Group):
     gpu_forward: GpuForward = setting("Computing", "eager", "IEI_GPU_FORWARD")
     """How a GPU computes pictures of the model's size: kernel by kernel (`eager`), or as CUDA `graphs`, of the model as
     it is or of the `compile`d one. No other than `eager` has been measured on a GPU (docs/runtimes.md)."""
+    gpu_overlap: bool = setting("Computing", False, "IEI_GPU_OVERLAP")
+    """Bring a batch to a GPU while it computes the one before. Not measured on a GPU (docs/runtimes.md)."""
     allow_pickle: bool = setting("Computing", False, "IEI_ALLOW_PICKLE")
     """Allow `pytorch_model.bin`, read with torch's restricted unpickler, if a model has no safetensors file."""
     pooling: Literal["auto", Pooling] = setting("Vectors", "auto", "IEI_POOLING", "POOLING_STRATEGY")

@@ -77,10 +77,11 @@ class EngineProcess:
             self._scheduler.step()
 
     def _receive_all(self) -> None:
-        """Handles what has arrived; waits for something if there is nothing to run."""
+        """Handles what has arrived; waits for something as long as nothing has to be run."""
         # A function of its own: a variable of the endless loop would keep a closed connection's arena mapped.
         idle_s = None if self._is_listening else max(0.0, self._listen_at - time.monotonic())
-        for key, events in self._selector.select(0 if self._scheduler.busy else idle_s):
+        waits = [wait for wait in (self._scheduler.wait_s, idle_s) if wait is not None]
+        for key, events in self._selector.select(min(waits, default=None)):
             key.data(events)
         if not self._is_listening and time.monotonic() >= self._listen_at:
             self._listen()
@@ -134,6 +135,7 @@ class EngineProcess:
         """Forgets a worker that is gone, or that sent what makes no sense: its jobs and its arena."""
         self._selector.unregister(connection.sock)
         self._scheduler.forget(connection)
+        self._scheduler.drain()  # a device may still copy from the arena
         connection.close()
 
     def _on_frame(self, connection: Connection, frame: Frame) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 
 from iei.checkpoints.checkpoint import Checkpoint, TextFiles
@@ -12,6 +15,7 @@ from iei.models.catalog import LoadRequest
 from iei.models.spec import Geometry
 from iei.runtimes.torch.device import Placement, place
 from iei.runtimes.torch.graphs import CudaRecorder
+from iei.runtimes.torch.overlapping import CudaStreams, OverlappingRuntime
 from iei.runtimes.torch.runtime import TorchRuntime, Towers
 from iei.runtimes.torch.text_head import load_head
 from iei.runtimes.torch.text_model import TextModel
@@ -39,9 +43,11 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> TorchRuntime:
     is_gpu = placement.device.type == "cuda"
     towers = load_towers(checkpoint, placement, allow_pickle=options.allow_pickle)
     recorder = CudaRecorder(placement.device) if is_gpu and options.gpu_forward != "eager" else None
-    return TorchRuntime(
-        towers,
-        placement,
+    kind: Callable[..., TorchRuntime] = partial(TorchRuntime, towers, placement)
+    if is_gpu and options.gpu_overlap:
+        streams = CudaStreams(placement.device, recorder.stream if recorder else None)
+        kind = partial(OverlappingRuntime, towers, placement, streams)
+    return kind(
         max_batch=options.max_batch,
         threads=options.threads,
         recorder=recorder,

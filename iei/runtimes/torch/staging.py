@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -38,13 +39,27 @@ class Staging(threading.local):
         return staged.to(self._device, non_blocking=True)
 
 
+Places = list[tuple[str, slice, tuple[int, ...]]]
+"""For each output, its name, its columns among those of all outputs, and the shape of a row."""
+
+
 def to_arrays(results: dict[str, Tensor]) -> list[Outputs]:
     """Returns the outputs of each input, from results of a batch: output name → float32 [B, …] on the device."""
+    joined, places = join(results)
+    return split(joined.cpu().numpy(), places)
+
+
+def join(results: dict[str, Tensor]) -> tuple[Tensor, Places]:
+    """Makes one tensor [B, N] of the results of a batch, on their device, so that one copy brings all of them."""
     rows = [value.flatten(1) for value in results.values()]
-    host = (rows[0] if len(rows) == 1 else torch.cat(rows, 1)).cpu().numpy()
     ends = np.cumsum([row.shape[1] for row in rows]).tolist()
     places = [
         (name, slice(end - row.shape[1], end), tuple(value.shape[1:]))
         for (name, value), row, end in zip(results.items(), rows, ends, strict=True)
     ]
+    return rows[0] if len(rows) == 1 else torch.cat(rows, 1), places
+
+
+def split(host: npt.NDArray[np.float32], places: Places) -> list[Outputs]:
+    """Reverses `join`, on the CPU: the outputs of each input, without a copy."""
     return [{name: values[place].reshape(shape) for name, place, shape in places} for values in host]
