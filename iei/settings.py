@@ -261,6 +261,9 @@ class LoadOptions(Group):
     it is or of the `compile`d one. No other than `eager` has been measured on a GPU (docs/runtimes.md)."""
     gpu_overlap: bool = setting("Computing", False, "IEI_GPU_OVERLAP")
     """Bring a batch to a GPU while it computes the one before. Not measured on a GPU (docs/runtimes.md)."""
+    gpu_pin_arenas: bool = setting("Computing", False, "IEI_GPU_PIN_ARENAS")
+    """Have a GPU copy pictures from the workers' shared memory by itself. All of `IEI_ARENA_BYTES` is then in memory
+    from the start. Not measured on a GPU (docs/runtimes.md)."""
     allow_pickle: bool = setting("Computing", False, "IEI_ALLOW_PICKLE")
     """Allow `pytorch_model.bin`, read with torch's restricted unpickler, if a model has no safetensors file."""
     pooling: Literal["auto", Pooling] = setting("Vectors", "auto", "IEI_POOLING", "POOLING_STRATEGY")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from iei.checkpoints.checkpoint import Checkpoint, TextFiles
@@ -13,6 +15,7 @@ from iei.checkpoints.vision_architectures import VISION_ARCHITECTURES
 from iei.machine import cache_folder
 from iei.models.catalog import LoadRequest
 from iei.models.spec import Geometry
+from iei.runtimes.torch import pinning
 from iei.runtimes.torch.device import Placement, place
 from iei.runtimes.torch.graphs import CudaRecorder
 from iei.runtimes.torch.overlapping import CudaStreams, OverlappingRuntime
@@ -58,6 +61,11 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> TorchRuntime:
 def device_memory(name: str) -> int:
     """Bytes that torch has allocated on `cuda:N` or `mps`, for weights and for forwards."""
     return torch.mps.current_allocated_memory() if name == "mps" else torch.cuda.memory_allocated(name)
+
+
+def pin(name: str, memory: npt.NDArray[np.uint8]) -> Callable[[], None] | None:
+    """As `iei.runtimes.select.pin`."""
+    return pinning.pin(name, memory)
 
 
 def load_towers(checkpoint: Checkpoint, placement: Placement, *, allow_pickle: bool) -> Towers:

@@ -92,7 +92,7 @@ class _Buffers:
 
     def __init__(self, device: torch.device) -> None:
         self._is_pinned = device.type == "cuda"
-        self.staging = Staging(device)
+        self.staging = Staging(device, direct=self._is_pinned)
         self._results = torch.empty(0)
 
     def receive(self, results: Tensor) -> Tensor:

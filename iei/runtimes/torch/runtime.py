@@ -69,7 +69,7 @@ class TorchRuntime:
         self._module, self._image_model, self._text_model, self.contrast = towers
         self._placement = placement
         self._lanes = Lanes(threads) if placement.device.type == "cpu" else None
-        self._staging = Staging(placement.device)
+        self._staging = Staging(placement.device, direct=placement.device.type == "cuda")
         self._packed = False
         self._graphs = Graphs(self._image_model.hidden, recorder) if self._image_model and recorder else None
         self._compile_in = compile_in

@@ -11,17 +11,26 @@ import torch
 from torch import Tensor
 
 from iei.runtimes.api import Input, Outputs
+from iei.runtimes.torch.pinning import is_pinned
 
 
 class Staging(threading.local):
-    """Stacks inputs in a reused buffer, one for each thread, which for a GPU is pinned: copies then need no CPU."""
+    """Stacks inputs in a reused buffer, one for each thread, which for a GPU is pinned: copies then need no CPU.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: to which inputs are brought.
+        direct: whether inputs may lie in pinned memory; those that do are not stacked, but copied one by one.
+    """
+
+    def __init__(self, device: torch.device, *, direct: bool = False) -> None:
         self._device = device
+        self._direct = direct
         self._buffer = torch.empty(0, dtype=torch.uint8)
 
     def put(self, batch: Sequence[Input]) -> Tensor:
         """Copies inputs of one shape and type to the device.
+
+        On a GPU the copy goes on when this returns: inputs in pinned memory must stay until results are there.
 
         Returns:
             [B, *shape] of the inputs' type. On a CPU, valid until the same thread's next call.
@@ -30,6 +39,8 @@ class Staging(threading.local):
             ValueError: the shapes differ.
         """
         first = batch[0]
+        if self._direct and all(each.shape == first.shape and is_pinned(each) for each in batch):
+            return self._copied(batch)
         size = len(batch) * first.nbytes
         if size > self._buffer.numel():
             self._buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
@@ -37,6 +48,13 @@ class Staging(threading.local):
         staged = self._buffer[:size].view(dtype).view(len(batch), *first.shape)
         np.stack(batch, out=staged.numpy())
         return staged.to(self._device, non_blocking=True)
+
+    def _copied(self, batch: Sequence[Input]) -> Tensor:
+        rows = [torch.from_numpy(each) for each in batch]
+        there = torch.empty((len(rows), *rows[0].shape), dtype=rows[0].dtype, device=self._device)
+        for place, row in zip(there, rows, strict=True):
+            place.copy_(row, non_blocking=True)
+        return there
 
 
 Places = list[tuple[str, slice, tuple[int, ...]]]
