@@ -123,12 +123,12 @@ class Graphs:
         The largest comes first, so that the smaller ones fit into the memory that it has taken.
 
         Args:
-            pixels: noise, [2 · largest batch, H, W, 3] on the device.
+            pixels: noise, [largest batch + 1, H, W, 3] on the device.
             outputs: what is compared.
             dtype: of the forward.
             work: what is recorded, if it is not the eager forward itself.
         """
-        largest = len(pixels) // 2
+        largest = len(pixels) - 1
         work = work or self._eager
         self._input = pixels[:largest].clone()
         self._sizes = batch_sizes(largest)
@@ -155,10 +155,10 @@ class Graphs:
     def _difference(self, graph: _Graph, size: int, pixels: Tensor, outputs: Outputs, dtype: torch.dtype) -> str | None:
         """Returns how the graph's outputs differ from the eager ones; None if they don't.
 
-        Two batches are compared: a graph that had kept anything of the pictures that it was recorded with would give
-        the outputs of the one for both.
+        Two batches are compared, which have other pictures in each place: a graph that had kept anything of those that
+        it was recorded with would give the outputs of the one for both.
         """
-        batches = pixels[:size], pixels[-size:]
+        batches = pixels[:size], pixels[1 : size + 1]
         eager = [outputs(self._eager(batch)) for batch in batches]
         for batch, expected, other in zip(batches, eager, reversed(eager), strict=True):
             self._input[:size].copy_(batch)

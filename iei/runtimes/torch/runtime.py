@@ -166,7 +166,7 @@ class TorchRuntime:
         assert self._image_model is not None
         model, side = self._image_model, self._image_model.side
         kind = np.float32 if model.geometry.float_resize else np.uint8
-        noise = np.random.default_rng(0).integers(0, 256, (2 * self.max_batch, *model.geometry.size, 3), np.uint8)
+        noise = np.random.default_rng(0).integers(0, 256, (self.max_batch + 1, *model.geometry.size, 3), np.uint8)
         work = compiled(model.hidden, self._compile_in) if self._compile_in else None
         with torch.inference_mode():
             pixels = self._staging.put([picture.astype(kind) for picture in noise])
