@@ -236,8 +236,8 @@ def summary(plan: Plan, found: dict[str, Rate | Served]) -> str:
         [
             f"{time.strftime('%Y-%m-%d')}, {gpu}, {here['cpu']}, {here['cores']} cores; torch {torch.__version__}, "
             f"transformers {here['transformers']}.",
-            f"Pictures of {SIDE} pixels a second, by batch size, {plan.seconds:g} s each; IEI in the device's default data "
-            "type:",
+            f"Pictures of {SIDE} pixels a second, by batch size, {plan.seconds:g} s each; IEI's data type is the "
+            "device's default:",
             table(["forward", *map(str, plan.batches)], rows),
             f"The engine in one process, {4 * max(plan.batches)} pictures in work:",
             table(["model", "pictures/s"], engines),
