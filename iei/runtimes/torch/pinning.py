@@ -47,5 +47,5 @@ def pin(device: str, memory: npt.NDArray[np.uint8]) -> Callable[[], None] | None
 
 def is_pinned(array: npt.NDArray[np.generic]) -> bool:
     """Whether a GPU can copy from the array by itself."""
-    # torch warns of tensors of what can't be written to, which arenas are not.
-    return array.flags.writeable and torch.from_numpy(array).is_pinned()
+    # Only what lies in an arena, contiguous and writable, can be; of other arrays torch makes no tensor, or warns.
+    return array.flags.carray and torch.from_numpy(array).is_pinned()

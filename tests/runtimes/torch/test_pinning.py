@@ -90,9 +90,10 @@ def test_inputs_of_different_shapes_are_an_error_wherever_they_lie(monkeypatch: 
         Staging(torch.device("cpu"), direct=True).put([np.zeros((4, 4, 3), np.uint8), np.zeros((1, 4, 3), np.uint8)])
 
 
-def test_ordinary_and_read_only_memory_is_not_pinned() -> None:
+def test_ordinary_reversed_and_read_only_memory_is_not_pinned() -> None:
     array = np.zeros(3, np.uint8)
     assert not is_pinned(array)
+    assert not is_pinned(array[::-1])
     array.flags.writeable = False
     assert not is_pinned(array)
 
