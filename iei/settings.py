@@ -26,6 +26,7 @@ from iei.models.spec import Pooling
 Dtype = Literal["float32", "bfloat16", "float16"]
 RuntimeName = Literal["auto", "torch", "openvino"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+GpuForward = Literal["eager", "graphs", "compile"]
 Quantization = Literal["none", "bitsandbytes-8bit", "bitsandbytes-4bit"]
 UrlTexts = Literal["warn", "refuse", "allow"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -255,6 +256,14 @@ class LoadOptions(Group):
     """Attention implementation. `auto`: `sdpa` if the model supports it."""
     quantization: Quantization = setting("Computing", "none", "IEI_QUANTIZATION")
     """Quantization of the weights in memory (CUDA only; needs the bitsandbytes package)."""
+    gpu_forward: GpuForward = setting("Computing", "eager", "IEI_GPU_FORWARD")
+    """How a GPU computes pictures of the model's size: kernel by kernel (`eager`), or as CUDA `graphs`, of the model as
+    it is or of the `compile`d one. No other than `eager` has been measured on a GPU (docs/runtimes.md)."""
+    gpu_overlap: bool = setting("Computing", False, "IEI_GPU_OVERLAP")
+    """Bring a batch to a GPU while it computes the one before. Not measured on a GPU (docs/runtimes.md)."""
+    gpu_pin_arenas: bool = setting("Computing", False, "IEI_GPU_PIN_ARENAS")
+    """Have a GPU copy pictures from the workers' shared memory by itself. All of `IEI_ARENA_BYTES` is then in memory
+    from the start. Not measured on a GPU (docs/runtimes.md)."""
     allow_pickle: bool = setting("Computing", False, "IEI_ALLOW_PICKLE")
     """Allow `pytorch_model.bin`, read with torch's restricted unpickler, if a model has no safetensors file."""
     pooling: Literal["auto", Pooling] = setting("Vectors", "auto", "IEI_POOLING", "POOLING_STRATEGY")

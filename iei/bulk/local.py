@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from iei.bulk.fingerprint import plain, versions, weights_digest
@@ -17,7 +17,7 @@ from iei.models.catalog import read_catalog
 from iei.models.spec import Modality, ModelSpec
 from iei.requests import Embedding, ImageInput, TextInput
 from iei.runtimes import loading
-from iei.runtimes.api import Input, Model, Outputs
+from iei.runtimes.api import Begun, Input, Model, Outputs, Overlapping
 from iei.service import WINDOW_BATCHES, EmbeddingService
 from iei.settings import Settings
 from iei.targets import check_dimensions, resolve_targets
@@ -71,7 +71,7 @@ class LocalModel:
                 "versions": versions(),
             }
         )
-        self._model = _TimedModel(loaded)
+        self._model = _TimedOverlapping(loaded, loaded) if isinstance(loaded, Overlapping) else _TimedModel(loaded)
         self._record = Record()
         preparer = Preparer(settings.inputs, self._threads)
         self._service = EmbeddingService(
@@ -129,6 +129,37 @@ class _TimedModel:
             return self._model.run(modality, batch, outputs)
         finally:
             self.busy_s += time.perf_counter() - began
+
+
+class _TimedOverlapping(_TimedModel):
+    """The same with one that is brought a batch while it computes another: such seconds count once."""
+
+    def __init__(self, model: Model, overlapping: Overlapping) -> None:
+        super().__init__(model)
+        self._overlapping = overlapping
+        self._finished = 0.0
+
+    def begin(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> Begun:
+        began = time.perf_counter()
+        return _TimedBegun(self, self._overlapping.begin(modality, batch, outputs), began)
+
+    def finished(self, began: float) -> None:
+        now = time.perf_counter()
+        self.busy_s += now - max(began, self._finished)
+        self._finished = now
+
+
+@dataclass(frozen=True, slots=True)
+class _TimedBegun:
+    model: _TimedOverlapping
+    begun: Begun
+    began: float
+
+    def finish(self) -> list[Outputs]:
+        try:
+            return self.begun.finish()
+        finally:
+            self.model.finished(self.began)
 
 
 def _decided(spec: ModelSpec, options: BulkOptions, settings: Settings) -> tuple[int, tuple[str, ...], dict[str, Any]]:

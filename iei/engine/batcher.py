@@ -95,6 +95,14 @@ class Batcher(Generic[P]):
         """When the job that has waited longest was added; infinity if none waits."""
         return min((job.enqueued for job in map(self._oldest, Priority) if job), default=math.inf)
 
+    @property
+    def fills_a_batch(self) -> bool:
+        """Whether as many interactive jobs as one forward takes wait beside the oldest: nothing can be added to it."""
+        leader = self._oldest(Priority.INTERACTIVE)
+        if leader is None:
+            return False
+        return len(self._groups[_group_key(leader)][Priority.INTERACTIVE]) >= min(self.max_batch, leader.most)
+
     def add(self, job: Job[P], now: float) -> None:
         """Queues a job. Its id must differ from those of its owner's waiting jobs."""
         job.enqueued, job.order = now, next(self._order)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,23 @@ MAX_FDS = 253
 RECEIVE_BYTES = 64 * 1024
 
 
+Pin = Callable[[npt.NDArray[np.uint8]], Callable[[], None] | None]
+"""Has a device copy from memory by itself, if it can; returns what undoes that."""
+
+
+def no_pin(memory: npt.NDArray[np.uint8]) -> None:
+    """A `Pin` that does nothing."""
+
+
 class Connection:
     """One worker's connection. Closes the socket, the arena and every descriptor that the worker has sent."""
 
-    def __init__(self, sock: socket.socket, welcome: Welcome) -> None:
-        """Takes over `sock`, which must not block, and will answer its HELLO with `welcome`."""
+    def __init__(self, sock: socket.socket, welcome: Welcome, pin: Pin = no_pin) -> None:
+        """Takes over `sock`, which must not block, and will answer its HELLO with `welcome` and `pin` its arena."""
         self.sock = sock
         self._welcome = welcome
+        self._pin = pin
+        self._unpin: Callable[[], None] | None = None
         self.pid = 0
         """Of the worker; 0 until its HELLO has arrived."""
         self.unanswered: set[int] = set()
@@ -62,6 +73,7 @@ class Connection:
                 raise ValueError(f"HELLO must come with the descriptor of one arena, not with {len(self._fds)}")
             self._memory = Memory.received(self._fds[0], hello.arena_bytes)
             self._fds.clear()
+            self._unpin = self._pin(self._memory.view(0, self._memory.nbytes))
             self.pid = hello.pid
             self.send(self._welcome.pack())
         return []
@@ -88,7 +100,12 @@ class Connection:
         return self._memory.view(offset, nbytes)
 
     def close(self) -> None:
-        """Closes the socket and every descriptor. The arena is unmapped with the last view of it."""
+        """Closes the socket and every descriptor. The arena is unmapped with the last view of it.
+
+        No input in it may be in work.
+        """
+        if self._unpin:
+            self._unpin()
         self.sock.close()
         for fd in self._fds:
             os.close(fd)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from iei.models.spec import Modality
-from iei.runtimes.api import DeviceLost, Model, Outputs
+from iei.runtimes.api import DeviceLost, Input, Model, Outputs, Overlapping
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +44,62 @@ def execute(model: Model, tasks: Sequence[Task]) -> list[Outcome]:
     Raises:
         DeviceLost: this process can't compute any more.
     """
-    wanted = {name for task in tasks for name in task.outputs}
     try:
-        rows = model.run(tasks[0].modality, [task.array for task in tasks], wanted)
+        rows = model.run(*_arguments(tasks))
     except DeviceLost:
         raise
     except Exception as error:
-        if len(tasks) == 1:
-            log.warning("the model failed on an input of shape %s: %s", tasks[0].array.shape, error)
-            return [Failure(f"the model failed on this input: {type(error).__name__}: {_first_line(error)}")]
-        half = len(tasks) // 2
-        return execute(model, tasks[:half]) + execute(model, tasks[half:])
+        return _halves(model, tasks, error)
+    return _outcomes(rows, tasks)
+
+
+def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Callable[[], list[Outcome]]:
+    """Begins `tasks`, which share a modality, as one forward, and returns what finishes it as `execute` does.
+
+    Args:
+        overlapping: begins it.
+        model: the same model, which runs halves of it if it fails.
+        tasks: at least one. Their arrays must stay as they are until it is finished.
+
+    Raises:
+        DeviceLost: this process can't compute any more; so does what finishes it.
+    """
+    try:
+        begun = overlapping.begin(*_arguments(tasks))
+    except DeviceLost:
+        raise
+    except Exception as error:
+        fault = error
+        return lambda: _halves(model, tasks, fault)
+
+    def finish() -> list[Outcome]:
+        try:
+            rows = begun.finish()
+        except DeviceLost:
+            raise
+        except Exception as error:
+            return _halves(model, tasks, error)
+        return _outcomes(rows, tasks)
+
+    return finish
+
+
+def _arguments(tasks: Sequence[Task]) -> tuple[Modality, list[Input], set[str]]:
+    """What the model is called with."""
+    wanted = {name for task in tasks for name in task.outputs}
+    return tasks[0].modality, [task.array for task in tasks], wanted
+
+
+def _halves(model: Model, tasks: Sequence[Task], error: Exception) -> list[Outcome]:
+    """Outcomes of tasks that failed together with `error`."""
+    if len(tasks) == 1:
+        log.warning("the model failed on an input of shape %s: %s", tasks[0].array.shape, error)
+        return [Failure(f"the model failed on this input: {type(error).__name__}: {_first_line(error)}")]
+    half = len(tasks) // 2
+    return execute(model, tasks[:half]) + execute(model, tasks[half:])
+
+
+def _outcomes(rows: Sequence[Outputs], tasks: Sequence[Task]) -> list[Outcome]:
     return [_outcome(row, task) for row, task in zip(rows, tasks, strict=True)]
 
 

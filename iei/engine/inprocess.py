@@ -63,7 +63,7 @@ class InProcessEngine:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Waits for the end of the current batch, and fails what has not been answered by then."""
+        """Waits for the end of what has been begun, and fails what has not been answered by then."""
         thread, self._thread = self._thread, None
         if thread:
             thread.stop()
@@ -167,7 +167,7 @@ class SchedulerThread:
             self._wake_up()
 
     def stop(self) -> None:
-        """Ends the thread after the current batch; does not wait for that."""
+        """Ends the thread after the batches that have been begun; does not wait for that."""
         self._stopping = True
         self._wake_up()
 
@@ -187,9 +187,10 @@ class SchedulerThread:
                 selector.register(self._wakeup, selectors.EVENT_READ, self._on_commands)
                 selector.register(self._scheduler.wakeup, selectors.EVENT_READ, self._scheduler.models_arrived)
                 while not self._stopping:
-                    for key, _ in selector.select(0 if self._scheduler.busy else None):
+                    for key, _ in selector.select(self._scheduler.wait_s):
                         key.data()
                     self._scheduler.step()
+                self._scheduler.drain()
         except Exception as error:
             log.error("the engine in this process has failed: %s", error, exc_info=error)
             self.fault = error

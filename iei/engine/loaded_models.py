@@ -170,15 +170,22 @@ class LoadedModels:
                 self._retry_at[index] = time.monotonic() + RETRY_AFTER_S
         return [index for index, _ in ended]
 
+    @property
+    def next_waits(self) -> bool:
+        """Whether a model has been fetched that `load_next` may load, for which it may evict another."""
+        return self._loading is None and bool(self._fetched)
+
     def load_next(self, oldest: float) -> None:
         """Starts to load a model that has been fetched, if no other is being loaded. To be called after every batch.
+
+        No batch may be in flight: its model might be the one to evict.
 
         Jobs that came before it run first: models that evicted each other at once would never run a job.
 
         Args:
             oldest: `time.monotonic()` when the oldest waiting job was added; infinity if none waits.
         """
-        if self._loading is not None or not self._fetched:
+        if not self.next_waits:
             return
         self._next_since = self._next_since or time.monotonic()
         if oldest <= self._next_since:

@@ -32,19 +32,25 @@ class Meter:
     def forward(self, spec: ModelSpec, modality: Modality, priorities: Sequence[Priority]) -> Iterator[None]:
         """Counts a forward, which the block runs. `priorities` are those of its inputs."""
         started = time.monotonic()
-        running = [((spec.name, priority.label), priorities.count(priority)) for priority in set(priorities)]
-        for labels, count in running:
-            self._counters.set(RUNNING, labels, count)
+        self.begins(spec, priorities)
         try:
             yield
         finally:
-            ended = time.monotonic()
-            for labels, _ in running:
-                self._counters.set(RUNNING, labels, 0)
-            self._counters.observe(BATCHES, (spec.name, modality), len(priorities))
-            self._counters.observe(FORWARD_SECONDS, (spec.name, modality), ended - started)
-            if ended - self._memory_at > MEMORY_EVERY_S:
-                self._measure_memory()
+            self.ended(spec, modality, priorities, time.monotonic() - started)
+
+    def begins(self, spec: ModelSpec, priorities: Sequence[Priority]) -> None:
+        """Shows the inputs of a forward as running."""
+        for priority in set(priorities):
+            self._counters.add(RUNNING, (spec.name, priority.label), priorities.count(priority))
+
+    def ended(self, spec: ModelSpec, modality: Modality, priorities: Sequence[Priority], seconds: float) -> None:
+        """Counts a forward that began. `seconds` in which another one was computed are not its own."""
+        for priority in set(priorities):
+            self._counters.add(RUNNING, (spec.name, priority.label), -priorities.count(priority))
+        self._counters.observe(BATCHES, (spec.name, modality), len(priorities))
+        self._counters.observe(FORWARD_SECONDS, (spec.name, modality), seconds)
+        if time.monotonic() - self._memory_at > MEMORY_EVERY_S:
+            self._measure_memory()
 
     def loaded(self, specs: Iterable[ModelSpec]) -> None:
         """Shows which models are in memory now."""

@@ -27,7 +27,7 @@ import numpy as np
 
 from iei.engine.answers import Answer, Status
 from iei.engine.config import EngineConfig
-from iei.engine.connection import Connection
+from iei.engine.connection import Connection, Pin, no_pin
 from iei.engine.execute import Task
 from iei.engine.frames import Cancel, Describe, Frame, Progress, Reply, Slot, Submit, Welcome, pack_outputs
 from iei.engine.loaded_models import LoadedModels
@@ -52,9 +52,15 @@ FIRST = Welcome()
 class EngineProcess:
     """Carries requests from the workers' connections to a scheduler, and its answers back."""
 
-    def __init__(self, listener: socket.socket, scheduler: Scheduler, welcome: Welcome = FIRST) -> None:
-        """Serves those who connect to `listener`, and are answered with `welcome`, with what `scheduler` computes."""
+    def __init__(
+        self, listener: socket.socket, scheduler: Scheduler, welcome: Welcome = FIRST, pin: Pin = no_pin
+    ) -> None:
+        """Serves those who connect to `listener`, and are answered with `welcome`, with what `scheduler` computes.
+
+        `pin` is called with their arenas.
+        """
         self._welcome = welcome
+        self._pin = pin
         self._listener = listener
         self._listener.setblocking(False)
         self._scheduler = scheduler
@@ -77,10 +83,11 @@ class EngineProcess:
             self._scheduler.step()
 
     def _receive_all(self) -> None:
-        """Handles what has arrived; waits for something if there is nothing to run."""
+        """Handles what has arrived; waits for something as long as nothing has to be run."""
         # A function of its own: a variable of the endless loop would keep a closed connection's arena mapped.
         idle_s = None if self._is_listening else max(0.0, self._listen_at - time.monotonic())
-        for key, events in self._selector.select(0 if self._scheduler.busy else idle_s):
+        waits = [wait for wait in (self._scheduler.wait_s, idle_s) if wait is not None]
+        for key, events in self._selector.select(min(waits, default=None)):
             key.data(events)
         if not self._is_listening and time.monotonic() >= self._listen_at:
             self._listen()
@@ -98,7 +105,7 @@ class EngineProcess:
             return self._wait_for_resources(error)
         self._is_short = False
         sock.setblocking(False)
-        connection = Connection(sock, self._welcome)
+        connection = Connection(sock, self._welcome, self._pin)
         self._selector.register(sock, selectors.EVENT_READ, partial(self._on_event, connection))
 
     def _wait_for_resources(self, error: OSError) -> None:
@@ -134,6 +141,7 @@ class EngineProcess:
         """Forgets a worker that is gone, or that sent what makes no sense: its jobs and its arena."""
         self._selector.unregister(connection.sock)
         self._scheduler.forget(connection)
+        self._scheduler.drain()  # a device may still copy from the arena
         connection.close()
 
     def _on_frame(self, connection: Connection, frame: Frame) -> None:
@@ -238,8 +246,7 @@ def main() -> None:
     end_with(arguments.life)
     config = EngineConfig.from_json(sys.stdin.buffer.read())
     logs.configure(config.logs)
-    from iei.runtimes import loading  # takes seconds, which importing this module must not
-    from iei.runtimes.select import device_memory
+    from iei.runtimes import loading, select  # takes seconds, which importing this module must not
 
     models = LoadedModels(
         config.models,
@@ -255,10 +262,12 @@ def main() -> None:
     os.write(arguments.ready, b"\1")
     counters = Counters(METRICS, arguments.counters)
     counters.join("engine")
-    scheduler = Scheduler(models, timeout_s=config.timeout_s, meter=Meter(counters, device_memory))
+    scheduler = Scheduler(models, timeout_s=config.timeout_s, meter=Meter(counters, select.device_memory))
+    is_pinning = config.models[0].options.gpu_pin_arenas
+    pin: Pin = partial(select.pin, models.default.device) if is_pinning else no_pin
     try:
         welcome = Welcome(after_kill=arguments.after_kill)
-        EngineProcess(socket.socket(fileno=arguments.listen), scheduler, welcome).serve_forever()
+        EngineProcess(socket.socket(fileno=arguments.listen), scheduler, welcome, pin).serve_forever()
     except DeviceLost as error:
         log.error("the device is lost, a new engine will be started: %s", error)
         raise SystemExit(1) from None

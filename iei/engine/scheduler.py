@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from iei.engine.answers import Answer, Forward, Status
 from iei.engine.batcher import Batcher, Job, batch_key, most_together
-from iei.engine.execute import Failure, Outcome, Task, execute
+from iei.engine.execute import Failure, Outcome, Task, begin, execute
+from iei.engine.in_flight import InFlight
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.meter import Meter
-from iei.engine.watchdog import Watchdog
+from iei.engine.watchdog import Timer, Watchdog
 from iei.priority import Priority
-from iei.runtimes.api import Model
+from iei.runtimes.api import Model, Overlapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Request:
 class Scheduler:
     """The one place where jobs wait and run. All methods are for one thread, and only `step` computes.
 
-    Its user calls `step` whenever it is `busy`, and `models_arrived` whenever `wakeup` is readable, then `step`.
+    Its user calls `step` after at most `wait_s`, and `models_arrived` whenever `wakeup` is readable, then `step`.
     """
 
     def __init__(self, models: LoadedModels, *, timeout_s: float | None = None, meter: Meter | None = None) -> None:
@@ -61,7 +63,8 @@ class Scheduler:
         self.wakeup = models.wakeup
         """A file descriptor, readable when models have arrived."""
         self._models = models
-        self._timeout_s = timeout_s
+        self._timer = Timer(timeout_s)
+        self._in_flight: InFlight[Request] = InFlight(self._timer)
         self._pid = os.getpid()
         self._meter = meter or Meter()
         self._meter.loaded(models.loaded)
@@ -71,8 +74,17 @@ class Scheduler:
 
     @property
     def busy(self) -> bool:
-        """Whether `step` has something to run."""
-        return len(self._batcher) > 0
+        """Whether something waits, or is in flight."""
+        return len(self._batcher) + len(self._in_flight) > 0
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long `step` may wait for requests to arrive; None: until some do."""
+        if not self._in_flight:
+            return 0.0 if len(self._batcher) else None
+        if self._in_flight.is_full or self._models.next_waits or self._batcher.fills_a_batch:
+            return 0.0
+        return self._in_flight.wait_s
 
     def submit(self, request: Request) -> None:
         """Takes a request: to the batcher, or to those that wait for its model; or answers it at once.
@@ -99,8 +111,9 @@ class Scheduler:
                 request.reply(Answer(Status.CANCELLED))
 
     def forget(self, owner: Hashable) -> None:
-        """Drops what the owner has waiting, without an answer: there is nobody to receive it."""
+        """Drops what the owner has waiting or in flight, without an answer: there is nobody to receive it."""
         self._batcher.forget(owner)
+        self._in_flight.forget(owner)
         for model, parked in self._parked.items():
             self._parked[model] = [request for request in parked if request.owner != owner]
 
@@ -112,11 +125,33 @@ class Scheduler:
         self._meter.loaded(self._models.loaded)
 
     def step(self) -> None:
-        """Runs the next batch and answers it, and whatever was cancelled or has expired; then lets a model load.
+        """Does what is due: runs or begins the next batch, or finishes the oldest in flight; then lets a model load.
+
+        What was cancelled, or has expired, is answered with the next batch.
 
         Raises:
-            DeviceLost: this process can't compute any more. The batch has not been answered.
+            DeviceLost: this process can't compute any more. What was in flight has not been answered.
         """
+        if self._in_flight and self.wait_s:
+            return
+        if self._in_flight and (self._in_flight.is_full or self._models.next_waits or not len(self._batcher)):
+            self._finish()
+        else:
+            self._take_turn()
+        if not self._in_flight:
+            self._models.load_next(self._batcher.oldest)
+        self._meter.loaded(self._models.loaded)
+
+    def drain(self) -> None:
+        """Finishes and answers all that is in flight.
+
+        Raises:
+            DeviceLost: as `step`.
+        """
+        while self._in_flight:
+            self._finish()
+
+    def _take_turn(self) -> None:
         turn = self._batcher.next(time.monotonic())
         for job in turn.cancelled:
             job.payload.reply(Answer(Status.CANCELLED))
@@ -124,8 +159,6 @@ class Scheduler:
             job.payload.reply(Answer(Status.EXPIRED))
         if turn.batch:
             self._run(turn.batch)
-        self._models.load_next(self._batcher.oldest)
-        self._meter.loaded(self._models.loaded)
 
     def _schedule(self, request: Request, model: Model) -> None:
         if request.task is None:
@@ -139,17 +172,44 @@ class Scheduler:
             for job in batch:
                 self.submit(job.payload)
             return
+        # A suspect runs while nothing else does, or the others would be suspects, too, when it ends the engine again.
+        overlapping = model if isinstance(model, Overlapping) and not batch[0].alone else None
+        if overlapping is None:
+            self.drain()
         for job in batch:
             job.payload.starts()
-        started = time.monotonic()
-        watched = model if self._timeout_s is None else Watchdog(model, self._timeout_s)
         tasks = [job.payload.task for job in batch if job.payload.task]
-        with self._meter.forward(model.spec, tasks[0].modality, [job.priority for job in batch]):
+        priorities = [job.priority for job in batch]
+        watched = Watchdog(model, self._timer)
+        if overlapping:
+            self._meter.begins(model.spec, priorities)
+            self._in_flight.begin(batch, partial(begin, overlapping, watched, tasks), model.spec)
+            return
+        started = time.monotonic()
+        with self._meter.forward(model.spec, tasks[0].modality, priorities):
             outcomes = execute(watched, tasks)
-        inference_s = time.monotonic() - started
+        self._answer(batch, outcomes, started, time.monotonic() - started)
+
+    def _finish(self) -> None:
+        """Finishes the oldest batch in flight, and answers it."""
+        landed = self._in_flight.finish()
+        task = landed.jobs[0].payload.task
+        assert task
+        priorities = [job.priority for job in landed.jobs]
+        self._meter.ended(landed.spec, task.modality, priorities, landed.seconds)
+        self._answer(landed.jobs, landed.outcomes, landed.started, landed.seconds, landed.gone)
+
+    def _answer(
+        self,
+        batch: Sequence[Job[Request]],
+        outcomes: Sequence[Outcome],
+        started: float,
+        seconds: float,
+        gone: Collection[Hashable] = (),
+    ) -> None:
         for job, outcome in zip(batch, outcomes, strict=True):
-            forward = Forward(started - job.enqueued, inference_s, len(batch), self._pid)
-            job.payload.reply(_answer(outcome, forward))
+            if job.owner not in gone:
+                job.payload.reply(_answer(outcome, Forward(started - job.enqueued, seconds, len(batch), self._pid)))
 
 
 def _job(request: Request, task: Task, model: Model) -> Job[Request]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,30 @@ class Model(Protocol):
         Raises:
             DeviceLost: nothing will work in this process after it.
             Exception: any other error of the device or the library; other batches can still be run.
+        """
+
+
+class Begun(Protocol):
+    """A batch that the device computes, or will compute after those that were begun before it."""
+
+    def finish(self) -> list[Outputs]:
+        """Waits for what `Model.run` would have returned. To be called once.
+
+        Raises:
+            DeviceLost: nothing will work in this process after it.
+            Exception: any other error of the device or the library; other batches can still be run.
+        """
+
+
+@runtime_checkable
+class Overlapping(Protocol):
+    """What a model, or a runtime, has besides if a batch can be brought to the device while it computes another."""
+
+    def begin(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> Begun:
+        """Begins what `Model.run` does, and does not wait for the device.
+
+        Batches are computed in the order in which they were begun. The arrays of `batch` must stay as they are until
+        it is finished. Arguments and errors are those of `Model.run`.
         """
 
 

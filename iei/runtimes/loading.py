@@ -14,7 +14,7 @@ from iei.errors import StartupError
 from iei.models.catalog import LoadRequest
 from iei.models.spec import POOLED, Geometry, ImageTower, Modality, ModelSpec, TextTower, why_not
 from iei.runtimes import select
-from iei.runtimes.api import Input, Outputs, Runtime
+from iei.runtimes.api import Begun, Input, Outputs, Overlapping, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,18 @@ class LoadedModel:
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
         """As `Model.run`, by the runtime."""
         return self.runtime.run(modality, batch, outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedOverlapping(LoadedModel):
+    """Implements `iei.runtimes.api.Overlapping`, too, with a runtime that does."""
+
+    overlapping: Overlapping
+    """The runtime."""
+
+    def begin(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> Begun:
+        """As `Overlapping.begin`, by the runtime."""
+        return self.overlapping.begin(modality, batch, outputs)
 
 
 def fetch(request: LoadRequest) -> None:
@@ -70,6 +82,8 @@ def load(request: LoadRequest) -> LoadedModel:
         runtime_reason=reason,
         quality=runtime.quality,
     )
+    if isinstance(runtime, Overlapping):
+        return LoadedOverlapping(spec, runtime, runtime)
     return LoadedModel(spec, runtime)
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from iei.checkpoints.checkpoint import Checkpoint
 from iei.errors import StartupError
 from iei.machine import not_installed, resident_bytes
@@ -42,6 +45,9 @@ class RuntimeModule(Protocol):
     def device_memory(self, device: str) -> int:
         """Bytes that this process has allocated on a device that is not the CPU."""
 
+    def pin(self, device: str, memory: npt.NDArray[np.uint8]) -> Callable[[], None] | None:
+        """Has a device copy from `memory` by itself; returns what undoes it, or None if it can't."""
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRow:
@@ -64,6 +70,10 @@ class RuntimeRow:
     def device_memory(self, device: str) -> int:
         """Imports the module and asks it."""
         return self._imported().device_memory(device)
+
+    def pin(self, device: str, memory: npt.NDArray[np.uint8]) -> Callable[[], None] | None:
+        """Imports the module and has it pin `memory`."""
+        return self._imported().pin(device, memory)
 
     def _imported(self) -> RuntimeModule:
         return cast(RuntimeModule, import_module(self.module))
@@ -101,6 +111,21 @@ def device_memory(device: str) -> int:
     if device == "cpu":
         return resident_bytes(os.getpid())
     return sum(row.device_memory(device) for row in RUNTIMES.values() if row.module in sys.modules)
+
+
+def pin(device: str, memory: npt.NDArray[np.uint8]) -> Callable[[], None] | None:
+    """Has the runtimes of this process copy inputs from `memory` to a device without the CPU, if they can.
+
+    Args:
+        device: as in the description of a loaded model.
+        memory: shared with whoever writes inputs into it.
+
+    Returns:
+        What undoes it, to be called before the memory is unmapped and while no input in it is being computed; None:
+        inputs are copied as from any other memory.
+    """
+    rows = (row for row in RUNTIMES.values() if row.module in sys.modules)
+    return next((undo for row in rows if (undo := row.pin(device, memory))), None)
 
 
 def load(checkpoint: Checkpoint, request: LoadRequest) -> tuple[Runtime, str | None]:

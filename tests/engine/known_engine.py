@@ -24,13 +24,14 @@ from iei.models.catalog import LoadRequest
 from iei.runtimes.api import Input
 from iei.settings import LogSettings
 from iei.telemetry import logs
-from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
+from tests.engine.runtimes_for_tests import SPEC, KnownRuntime, OverlappingRuntime
 from tests.load_requests import load_request
 
 DEADLY, FAILING, SLOW = 66, 67, 68
 SLOW_S = 0.4
 MODELS = ("known", "second", "third", "broken", "deadly", "stuck")
-"""`broken` can't be loaded, loading `deadly` ends the engine, and the download of `stuck` never does."""
+"""`third` is brought a batch while it computes another. `broken` can't be loaded, loading `deadly` ends the engine, and
+the download of `stuck` never does."""
 
 
 FORWARD = "forward of {}"
@@ -65,7 +66,7 @@ class KnownLoader:
             os._exit(1)
         if request.entry.name != "known":
             time.sleep(SLOW_S)
-        model = KnownRuntime(misbehave)
+        model = (OverlappingRuntime if request.entry.name == "third" else KnownRuntime)(misbehave)
         model.spec = replace(SPEC, name=request.entry.name, id=request.entry.id)
         return model
 

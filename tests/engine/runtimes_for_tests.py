@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,46 @@ class KnownRuntime:
         self.batches.append(len(batch))
         self._before(batch)
         return [{name: mean_colour(picture, name) for name in outputs} for picture in batch]
+
+
+class OverlappingRuntime(KnownRuntime):
+    """Implements `Overlapping`, too. Batches are computed when they are finished; `events` has what was done."""
+
+    def __init__(
+        self,
+        before: Callable[[Sequence[Input]], None] = lambda batch: None,
+        at_begin: Callable[[Sequence[Input]], None] = lambda batch: None,
+    ) -> None:
+        super().__init__(before)
+        self.events: list[str] = []
+        self._at_begin = at_begin
+
+    def begin(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> KnownBegun:
+        self.events.append(f"begin {_values(batch)}")
+        self._at_begin(batch)
+        return KnownBegun(self, modality, batch, outputs)
+
+    def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        self.events.append(f"run {_values(batch)}")
+        return super().run(modality, batch, outputs)
+
+
+@dataclass
+class KnownBegun:
+    """Implements `Begun`."""
+
+    runtime: OverlappingRuntime
+    modality: Modality
+    batch: Sequence[Input]
+    outputs: Collection[str]
+
+    def finish(self) -> list[Outputs]:
+        self.runtime.events.append(f"finish {_values(self.batch)}")
+        return KnownRuntime.run(self.runtime, self.modality, self.batch, self.outputs)
+
+
+def _values(batch: Sequence[Input]) -> str:
+    return ",".join(str(picture[0, 0, 0]) for picture in batch)
 
 
 def mean_colour(picture: Input, output: str) -> npt.NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +14,7 @@ from iei.checkpoints.checkpoint import Checkpoint
 from iei.errors import StartupError
 from iei.models.catalog import LoadRequest
 from iei.models.spec import Modality
+from iei.runtimes import select
 from iei.runtimes.api import Input, Outputs, Runtime
 from iei.runtimes.loading import load as load_model
 from iei.runtimes.select import RUNTIMES, RuntimeRow
@@ -124,3 +125,22 @@ def test_of_several_refusals_the_one_that_was_computed_is_told(tmp_path: Path, m
     _use({"gated": gated, "torch": RUNTIMES["torch"]}, monkeypatch)
     with pytest.raises(StartupError, match=r"^the gate: 84\.6 %"):
         load_model(load_request("tiny", str(write_checkpoint("vit", tmp_path)), runtime="auto", dtype="int8"))
+
+
+def test_memory_is_pinned_by_the_runtime_that_can(second_runtime: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def undo() -> None:
+        asked.append("undone")
+
+    def pins(device: str, memory: object) -> Callable[[], None] | None:
+        asked.append(device)
+        return undo
+
+    memory = np.zeros(8, np.uint8)
+    monkeypatch.setattr("iei.runtimes.torch.load.pin", lambda device, memory: None)
+    monkeypatch.setattr(sys.modules[__name__], "pin", lambda device, memory: None, raising=False)
+    assert select.pin("cuda:0", memory) is None
+    monkeypatch.setattr(sys.modules[__name__], "pin", pins)
+    assert select.pin("cuda:0", memory) is undo
+    assert asked == ["cuda:0"]

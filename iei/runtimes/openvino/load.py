@@ -7,6 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from iei.checkpoints.checkpoint import Checkpoint
 from iei.checkpoints.files import EXPORTED
 from iei.checkpoints.hub import local_folder
@@ -87,6 +90,10 @@ def pass_gate(request: LoadRequest, quality: Quality | None) -> None:
 def device_memory(name: str) -> int:
     """Nothing: OpenVINO computes on the CPU only."""
     return 0
+
+
+def pin(name: str, memory: npt.NDArray[np.uint8]) -> None:
+    """Does nothing: OpenVINO computes where the memory is."""
 
 
 def _kept(options: LoadOptions, name: str, make: Callable[[Path], object]) -> Path:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from iei.checkpoints.checkpoint import Checkpoint, TextFiles
 from iei.checkpoints.text_architectures import TEXT_ARCHITECTURES
 from iei.checkpoints.vision_architectures import VISION_ARCHITECTURES
+from iei.machine import cache_folder
 from iei.models.catalog import LoadRequest
 from iei.models.spec import Geometry
+from iei.runtimes.torch import pinning
 from iei.runtimes.torch.device import Placement, place
+from iei.runtimes.torch.graphs import CudaRecorder
+from iei.runtimes.torch.overlapping import CudaStreams, OverlappingRuntime
 from iei.runtimes.torch.runtime import TorchRuntime, Towers
 from iei.runtimes.torch.text_head import load_head
 from iei.runtimes.torch.text_model import TextModel
@@ -33,14 +42,30 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> TorchRuntime:
     Raises:
         StartupError: weights are missing or broken, or the device or an option can't be had; one sentence.
     """
-    placement = place(request)
-    towers = load_towers(checkpoint, placement, allow_pickle=request.options.allow_pickle)
-    return TorchRuntime(towers, placement, max_batch=request.options.max_batch, threads=request.options.threads)
+    placement, options = place(request), request.options
+    is_gpu = placement.device.type == "cuda"
+    towers = load_towers(checkpoint, placement, allow_pickle=options.allow_pickle)
+    recorder = CudaRecorder(placement.device) if is_gpu and options.gpu_forward != "eager" else None
+    kind: Callable[..., TorchRuntime] = partial(TorchRuntime, towers, placement)
+    if is_gpu and options.gpu_overlap:
+        streams = CudaStreams(placement.device, recorder.stream if recorder else None)
+        kind = partial(OverlappingRuntime, towers, placement, streams)
+    return kind(
+        max_batch=options.max_batch,
+        threads=options.threads,
+        recorder=recorder,
+        compile_in=cache_folder(options.cache_dir) / "inductor" if options.gpu_forward == "compile" else None,
+    )
 
 
 def device_memory(name: str) -> int:
     """Bytes that torch has allocated on `cuda:N` or `mps`, for weights and for forwards."""
     return torch.mps.current_allocated_memory() if name == "mps" else torch.cuda.memory_allocated(name)
+
+
+def pin(name: str, memory: npt.NDArray[np.uint8]) -> Callable[[], None] | None:
+    """As `iei.runtimes.select.pin`."""
+    return pinning.pin(name, memory)
 
 
 def load_towers(checkpoint: Checkpoint, placement: Placement, *, allow_pickle: bool) -> Towers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,19 @@ from iei.runtimes.api import ImageSide
 from iei.runtimes.torch.device import Placement
 from iei.runtimes.torch.vision_pooling import VISION_POOLINGS, TokenLayout, as_tokens, poolings_of
 from iei.runtimes.torch.weights import Weights
+
+
+class Hidden(NamedTuple):
+    """What a forward gives, before any output is made of it; on the device."""
+
+    tokens: Tensor
+    """The last hidden state [B, N, D]."""
+    pooled: Tensor | None
+    """The model's own pooling [B, …]; None if it has none."""
+
+    def first(self, count: int) -> Hidden:
+        """Of the first `count` pictures."""
+        return Hidden(self.tokens[:count], None if self.pooled is None else self.pooled[:count])
 
 
 class VisionModel(nn.Module):
@@ -54,11 +67,19 @@ class VisionModel(nn.Module):
         Raises:
             ValueError: the model can't compute this size. Some models raise RuntimeError instead.
         """
+        return self.outputs(self.hidden(pixels), outputs)
+
+    def hidden(self, pixels: Tensor) -> Hidden:
+        """The first part of `forward`, and nearly all of its time."""
         values = torch.addcmul(self.shift, pixels.permute(0, 3, 1, 2).to(torch.float32), self.scale)
         result = self.model(pixel_values=values.to(self.dtype), **self._size_options(pixels))
         hidden = result.last_hidden_state
         tokens = as_tokens(hidden) if self.architecture.layout == "map" else hidden
-        return {name: self._output(name, tokens, result) for name in outputs}
+        return Hidden(tokens, self._pooled(result))
+
+    def outputs(self, hidden: Hidden, names: Collection[str]) -> dict[str, Tensor]:
+        """The second part of `forward`: the named outputs, of any hidden states."""
+        return {name: self._output(name, hidden) for name in names}
 
     def _size_options(self, pixels: Tensor) -> dict[str, bool]:
         if self.architecture.sizes != "interpolate":
@@ -67,9 +88,15 @@ class VisionModel(nn.Module):
         height, width = (trained, trained) if isinstance(trained, int) else trained
         return {"interpolate_pos_encoding": True} if pixels.shape[1:3] != (height, width) else {}
 
-    def _output(self, name: str, tokens: Tensor, result: Any) -> Tensor:
-        if name != "pooler":
-            return VISION_POOLINGS[name](tokens, self.layout)
+    def _pooled(self, result: Any) -> Tensor | None:
+        if "pooler" not in self.side.outputs:
+            return None
         assert self.architecture.pooler is not None
         pooled: Tensor = getattr(result, self.architecture.pooler.field)
-        return pooled.flatten(1).to(torch.float32)
+        return pooled
+
+    def _output(self, name: str, hidden: Hidden) -> Tensor:
+        if name != "pooler":
+            return VISION_POOLINGS[name](hidden.tokens, self.layout)
+        assert hidden.pooled is not None
+        return hidden.pooled.flatten(1).to(torch.float32)

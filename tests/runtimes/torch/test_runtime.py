@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from iei.runtimes.torch.device import place
 from iei.runtimes.torch.load import load_towers
 from iei.runtimes.torch.runtime import TorchRuntime
 from iei.runtimes.torch.staging import Staging
+from iei.runtimes.torch.vision_model import Hidden
 from tests.checkpoints.vision_checkpoints import write_checkpoint
 from tests.load_requests import load_request
+from tests.runtimes.torch.recorders import ReplayedCalls
 
 RNG = np.random.default_rng(0)
 
@@ -126,20 +129,31 @@ class OnGpu:
         self._placement = replace(placement, device=torch.device("cuda:0"))
         self._monkeypatch = monkeypatch
 
-    def runtime(self, error: Exception | None = None) -> TorchRuntime:
-        """The runtime, all of whose forwards raise `error`."""
+    def runtime(self, error: Exception | None = None, **options: Any) -> TorchRuntime:
+        """The runtime, all of whose forwards raise `error`, if there is one."""
 
-        def forward(pixels: torch.Tensor, outputs: list[str]) -> dict[str, torch.Tensor]:
+        def hidden(pixels: torch.Tensor) -> Hidden:
             assert error is not None
             raise error
 
-        self._monkeypatch.setattr(self._towers.image, "forward", forward)
-        return TorchRuntime(self._towers, self._placement)
+        if error:
+            self._monkeypatch.setattr(self._towers.image, "hidden", hidden)
+        return TorchRuntime(self._towers, self._placement, **options)
+
+    def synchronize(self, error: Exception | None = None) -> None:
+        """Waiting for the device raises `error`, if there is one."""
+
+        class Stream:
+            def synchronize(self) -> None:
+                if error:
+                    raise error
+
+        self._monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
 
 
 @pytest.fixture
 def on_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> OnGpu:
-    monkeypatch.setattr(Staging, "put", lambda self, batch: torch.zeros(len(batch), 224, 224, 3))
+    monkeypatch.setattr(Staging, "put", lambda self, batch: torch.from_numpy(np.stack(batch)))
     return OnGpu(folder, monkeypatch)
 
 
@@ -148,25 +162,49 @@ def test_gpu_batches_are_larger(on_gpu: OnGpu) -> None:
     assert (runtime.device, runtime.max_batch) == ("cuda:0", 64)
 
 
-def test_a_lost_context_is_said_to_be_lost(on_gpu: OnGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    def synchronize(device: torch.device) -> None:
-        raise RuntimeError("CUDA error: device-side assert triggered")
-
-    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+def test_a_lost_context_is_said_to_be_lost(on_gpu: OnGpu) -> None:
+    on_gpu.synchronize(RuntimeError("CUDA error: device-side assert triggered"))
     with pytest.raises(DeviceLost, match="illegal memory access"):
         on_gpu.runtime(RuntimeError("CUDA error: an illegal memory access")).run("image", _pictures(1), ["mean"])
 
 
-def test_an_error_that_the_context_survives_is_only_an_error(on_gpu: OnGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+def test_an_error_that_the_context_survives_is_only_an_error(on_gpu: OnGpu) -> None:
+    on_gpu.synchronize()
     with pytest.raises(torch.OutOfMemoryError):
         on_gpu.runtime(torch.OutOfMemoryError("CUDA out of memory")).run("image", _pictures(1), ["mean"])
 
 
-def test_a_batch_that_does_not_fit_stops_the_start(on_gpu: OnGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+def test_a_batch_that_does_not_fit_stops_the_start(on_gpu: OnGpu) -> None:
+    on_gpu.synchronize()
     with pytest.raises(StartupError, match=r"A batch of 64 does not fit .*lower IEI_MAX_BATCH"):
         on_gpu.runtime(torch.OutOfMemoryError("CUDA out of memory")).warm_up()
+
+
+def test_graphs_are_recorded_when_it_warms_up_and_give_the_same(on_gpu: OnGpu, runtime: Model) -> None:
+    on_gpu.synchronize()
+    graphed = on_gpu.runtime(max_batch=4, recorder=ReplayedCalls())
+    assert "CUDA graphs" not in graphed.software
+    graphed.warm_up()
+    assert graphed.software.endswith("(sdpa, CUDA graphs)")
+    assert graphed.image
+    pictures = _pictures(3)
+    outputs = graphed.image.outputs
+    expected = runtime.run("image", pictures, outputs)
+    for ours, eager in zip(graphed.run("image", pictures, outputs), expected, strict=True):
+        for name in outputs:
+            np.testing.assert_allclose(ours[name], eager[name], atol=1e-5)
+
+
+def test_a_device_that_recording_has_lost_stops_the_start(on_gpu: OnGpu) -> None:
+    on_gpu.synchronize(RuntimeError("CUDA error"))
+    with pytest.raises(StartupError, match="set IEI_GPU_FORWARD=eager"):
+        on_gpu.runtime(max_batch=1, recorder=ReplayedCalls()).warm_up()
+
+
+def test_a_cpu_has_no_graphs(folder: Path) -> None:
+    spec = load(load_request("tiny", str(folder), device="cpu", gpu_forward="compile")).spec
+    assert "graphs" not in spec.runtime
+    assert "compiled" not in spec.runtime
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -181,3 +219,20 @@ def test_gpu_equals_cpu(folder: Path, runtime: Model) -> None:
             assert np.abs(exact[index][name] - array).max() <= 1e-3
             flat, theirs = array.ravel(), rounded[index][name].ravel()
             assert flat @ theirs / np.linalg.norm(flat) / np.linalg.norm(theirs) > 0.999
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("kind", ["graphs", "compile"])
+def test_graphs_of_a_gpu_equal_eager(folder: Path, kind: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"device": "cuda", "dtype": "float32", "max_batch": 16}
+    eager = load(load_request("tiny", str(folder), **options))
+    graphed = load(load_request("tiny", str(folder), **options, gpu_forward=kind, cache_dir=tmp_path))
+    assert graphed.spec.runtime.endswith("CUDA graphs)")
+    assert graphed.spec.image
+    outputs = list(graphed.spec.image.outputs)
+    for count in (1, 3, 16, 2):
+        pictures = _pictures(count)
+        expected = eager.run("image", pictures, outputs)
+        for ours, theirs in zip(graphed.run("image", pictures, outputs), expected, strict=True):
+            for name in outputs:
+                np.testing.assert_allclose(ours[name], theirs[name], atol=1e-3)

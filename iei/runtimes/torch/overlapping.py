@@ -1,0 +1,166 @@
+"""The PyTorch runtime for GPUs that are brought a batch while they compute another.
+
+Copies to the device, forwards, and copies back have a stream each: what is on different streams may happen at the same
+time, and what is on one happens in order. The CPU only waits for the results of a batch, when it is finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from iei.models.spec import Modality
+from iei.runtimes.api import Input, Outputs
+from iei.runtimes.torch.device import Placement
+from iei.runtimes.torch.runtime import TorchRuntime, Towers
+from iei.runtimes.torch.staging import Places, Staging, join, split
+
+
+class Mark(Protocol):
+    """A point in the work of a device."""
+
+    def synchronize(self) -> None:
+        """Waits until the device has got there. Raises RuntimeError if it never will."""
+
+
+class Streams(Protocol):
+    """The three streams. What is called in the block of one of these methods is done on its stream."""
+
+    def upload(self) -> AbstractContextManager[None]:
+        """Copies to the device."""
+
+    def compute(self, inputs: Iterable[Tensor]) -> AbstractContextManager[None]:
+        """Forwards; they begin after all that was uploaded. `inputs` were."""
+
+    def download(self, results: Tensor) -> AbstractContextManager[None]:
+        """Copies from the device; they begin after all that was computed. `results` were."""
+
+    def mark(self) -> Mark:
+        """What the device has done once it has done all that is on the current stream."""
+
+
+class CudaStreams:
+    """Implements `Streams`.
+
+    Args:
+        device: a CUDA device.
+        compute: the stream for forwards; None: a new one.
+    """
+
+    def __init__(self, device: torch.device, compute: torch.cuda.Stream | None = None) -> None:
+        self._upload = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._compute = compute or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._download = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # The weights were copied on this thread's stream, which these don't wait for.
+        torch.cuda.current_stream(device).synchronize()
+
+    def upload(self) -> AbstractContextManager[None]:
+        """As `Streams.upload`."""
+        return torch.cuda.stream(self._upload)
+
+    @contextmanager
+    def compute(self, inputs: Iterable[Tensor]) -> Iterator[None]:
+        """As `Streams.compute`."""
+        self._compute.wait_stream(self._upload)
+        with torch.cuda.stream(self._compute):
+            yield
+        for tensor in inputs:
+            tensor.record_stream(self._compute)  # its memory is not given away before
+
+    @contextmanager
+    def download(self, results: Tensor) -> Iterator[None]:
+        """As `Streams.download`."""
+        self._download.wait_stream(self._compute)
+        with torch.cuda.stream(self._download):
+            yield
+        results.record_stream(self._download)
+
+    def mark(self) -> Mark:
+        """As `Streams.mark`. A thread that waits for it sleeps: the workers that decode need its core."""
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+
+class _Buffers:
+    """The host's memory for one batch in flight, pinned for a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_pinned = device.type == "cuda"
+        self.staging = Staging(device, direct=self._is_pinned)
+        self._results = torch.empty(0)
+
+    def receive(self, results: Tensor) -> Tensor:
+        """Begins to copy float32 [B, N] from the device; returns where it will be."""
+        if results.numel() > self._results.numel():
+            self._results = torch.empty(results.numel(), pin_memory=self._is_pinned)
+        host = self._results[: results.numel()].view(results.shape)
+        return host.copy_(results, non_blocking=True)
+
+
+class OverlappingRuntime(TorchRuntime):
+    """A `TorchRuntime` that implements `iei.runtimes.api.Overlapping`.
+
+    Args:
+        towers: as for `TorchRuntime`; so are the others.
+        placement: a GPU.
+        streams: of that GPU.
+        **options: as for `TorchRuntime`.
+    """
+
+    def __init__(self, towers: Towers, placement: Placement, streams: Streams, **options: Any) -> None:
+        super().__init__(towers, placement, **options)
+        self._streams = streams
+        self._device = placement.device
+        self._free: list[_Buffers] = []
+
+    def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        """As `TorchRuntime.run`."""
+        return self.begin(modality, batch, outputs).finish()
+
+    def begin(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> BegunBatch:
+        """As `iei.runtimes.api.Overlapping.begin`."""
+        buffers = self._free.pop() if self._free else _Buffers(self._device)
+        with self.noticing_loss(), torch.inference_mode():
+            with self._streams.upload():
+                inputs = self.upload(modality, batch, buffers.staging)
+            with self._streams.compute(inputs):
+                joined, places = join(self.compute(modality, inputs, outputs))
+                # A single output may lie in the memory of a graph, which the next batch overwrites.
+                joined = joined.clone() if len(places) == 1 else joined
+            with self._streams.download(joined):
+                host = buffers.receive(joined)
+                mark = self._streams.mark()
+        return BegunBatch(self, modality, batch, buffers, host, places, mark)
+
+    def take_back(self, buffers: _Buffers) -> None:
+        """Keeps buffers that the device does not use any more for another batch."""
+        self._free.append(buffers)
+
+
+@dataclass(frozen=True, slots=True)
+class BegunBatch:
+    """Implements `iei.runtimes.api.Begun`."""
+
+    runtime: OverlappingRuntime
+    modality: Modality
+    batch: Sequence[Input]
+    """What the device may still copy from."""
+    buffers: _Buffers
+    host: Tensor
+    """Where the results will be."""
+    places: Places
+    mark: Mark
+
+    def finish(self) -> list[Outputs]:
+        """As `iei.runtimes.api.Begun.finish`."""
+        with self.runtime.noticing_loss():
+            self.mark.synchronize()
+        results = split(self.host.numpy().copy(), self.places)
+        self.runtime.take_back(self.buffers)
+        return self.runtime.without_padding(self.modality, results, self.batch)

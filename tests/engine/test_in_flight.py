@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import faulthandler
+from collections.abc import Callable
+
+import pytest
+
+from iei.engine import in_flight
+from iei.engine.batcher import Job
+from iei.engine.execute import Outcome
+from iei.engine.in_flight import MARGIN_S, MOST_KINDS, SLOWER, InFlight
+from iei.engine.watchdog import Timer
+from tests.engine.runtimes_for_tests import SPEC
+
+
+class Clock:
+    """`time`, as far as it is needed here."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(in_flight, "time", clock)
+    return clock
+
+
+class Flights:
+    """Batches of known durations."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.all: InFlight[str] = InFlight(Timer(None))
+        self._clock = clock
+        self._free_at = 0.0
+
+    def begin(self, seconds: float, *, key: str = "pictures", begin_s: float = 0.0) -> None:
+        """The device takes `seconds` for the batch, and whoever begins it takes `begin_s`."""
+        started = max(self._free_at, self._clock.now)
+        done = self._free_at = started + seconds
+
+        def finish() -> list[Outcome]:
+            self._clock.now = max(self._clock.now, done)
+            return []
+
+        def begin() -> Callable[[], list[Outcome]]:
+            self._clock.now += begin_s
+            return finish
+
+        self.all.begin([Job("owner", 0, key, 0.0, payload="")], begin, SPEC)
+
+
+@pytest.fixture
+def flights(clock: Clock) -> Flights:
+    return Flights(clock)
+
+
+def test_the_first_of_a_kind_is_not_waited_for(flights: Flights) -> None:
+    flights.begin(1.0)
+    assert flights.all.wait_s == 0
+
+
+def test_beginning_another_may_wait_until_the_first_is_about_to_be_done(clock: Clock, flights: Flights) -> None:
+    flights.begin(1.0)
+    flights.all.finish()
+    flights.begin(1.0, begin_s=0.25)
+    assert flights.all.wait_s == pytest.approx(1.0 - 2 * 0.25, abs=3 * MARGIN_S)  # a begin has passed, another will
+    clock.now += 0.3
+    assert flights.all.wait_s == pytest.approx(0.2, abs=3 * MARGIN_S)
+    clock.now += 0.3
+    assert flights.all.wait_s == 0
+
+
+def test_milliseconds_are_rounded_down_because_epoll_rounds_up(flights: Flights) -> None:
+    flights.begin(0.0105 + MARGIN_S)
+    flights.all.finish()
+    flights.begin(1.0)
+    assert flights.all.wait_s == pytest.approx(0.010)
+
+
+def test_the_second_batch_is_computed_from_when_the_first_is_done(clock: Clock, flights: Flights) -> None:
+    flights.begin(1.0)
+    clock.now += 0.5
+    flights.begin(2.0)
+    assert flights.all.is_full
+    first, second = flights.all.finish(), flights.all.finish()
+    assert (first.started, first.seconds) == (100.0, 1.0)
+    assert (second.started, second.seconds) == (101.0, 2.0)
+    assert not flights.all
+
+
+def test_what_is_expected_falls_at_once_and_grows_slowly(flights: Flights) -> None:
+    waits = []
+    for seconds in (1.0, 0.5, 1.0, 1.0, 1.0):
+        flights.begin(seconds)
+        waits.append(flights.all.wait_s)
+        flights.all.finish()
+    assert waits == pytest.approx([0.0, 1.0, 0.5, 0.5 * SLOWER, 0.5 * SLOWER**2], abs=3 * MARGIN_S)
+
+
+def test_kinds_are_told_apart_and_not_kept_for_ever(flights: Flights) -> None:
+    flights.begin(1.0)
+    flights.all.finish()
+    flights.begin(1.0, key="others")
+    assert flights.all.wait_s == 0
+    flights.all.finish()
+    for number in range(2 * MOST_KINDS):
+        flights.begin(1.0, key=str(number))
+        flights.all.finish()
+    assert len(flights.all._expected) <= MOST_KINDS
+
+
+def test_each_batch_has_the_whole_time_from_when_the_device_has_come_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda timeout, exit: events.append(f"{timeout:g} s"))
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: events.append("over"))
+    flights: InFlight[str] = InFlight(Timer(9.0))
+    for name in ("first", "second"):
+        flights.begin([Job("owner", 0, name, 0.0, payload="")], lambda: list, SPEC)
+    assert events == ["9 s"]
+    flights.finish()
+    assert events == ["9 s", "over", "9 s"]
+    flights.finish()
+    assert events == ["9 s", "over", "9 s", "over"]
+
+
+def test_the_time_of_a_batch_that_could_not_be_begun_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda timeout, exit: events.append("begun"))
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: events.append("over"))
+
+    def begin() -> Callable[[], list[Outcome]]:
+        raise RuntimeError("no")
+
+    flights: InFlight[str] = InFlight(Timer(9.0))
+    with pytest.raises(RuntimeError):
+        flights.begin([Job("owner", 0, "key", 0.0, payload="")], begin, SPEC)
+    assert events == ["begun", "over"]
