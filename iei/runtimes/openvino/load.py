@@ -9,7 +9,7 @@ from pathlib import Path
 
 from iei.checkpoints.checkpoint import Checkpoint
 from iei.checkpoints.files import EXPORTED
-from iei.checkpoints.hub import local_folder
+from iei.checkpoints.folders import local_folder
 from iei.errors import StartupError
 from iei.machine import cache_folder
 from iei.models.catalog import LoadRequest
