@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from math import ceil
 from typing import Any
@@ -48,7 +49,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
         """Gunicorn's hook, called once in the master: the app, when the engines have their models."""
         start = self._start
         engine = connect([engine.address for engine in start.engines], start.catalog, start.settings.engine)
-        return create_app(start.settings, start.catalog, engine, start.counters, start.grpc_port, self.is_last)
+        app = create_app(start.settings, start.catalog, engine, start.counters, start.grpc_port, self.is_last)
+        gc.freeze()  # collections in the workers would write to pages that they share
+        gc.enable()
+        return app
 
     def _summary(self, listeners: list[Any]) -> str:
         spec = self._start.engines[0].address.default
