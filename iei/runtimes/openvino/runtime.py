@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -104,8 +105,10 @@ class Graph:
     def __init__(
         self, graph: ov.Model, outputs: Sequence[str], threads: int, precision: ov.Type, *, lanes: int = 1
     ) -> None:
-        (self._together,) = _requests(graph, precision, threads, streams=1)
-        self._lanes = _requests(graph, precision, threads, streams=lanes) if lanes > 1 else []
+        with ThreadPoolExecutor(1) as other:  # most of compiling is done by one thread
+            compiling = other.submit(_requests, graph.clone(), precision, threads, streams=lanes) if lanes > 1 else None
+            (self._together,) = _requests(graph, precision, threads, streams=1)
+            self._lanes = compiling.result() if compiling else []
         self.has_lanes = bool(self._lanes)
         self._threads = threads
         self._places = {name: place for place, name in enumerate(outputs)}
