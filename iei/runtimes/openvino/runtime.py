@@ -11,15 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
-import openvino.properties as properties
-import openvino.properties.hint as hint
 
 from iei.machine import cores, forget_mapped
 from iei.models.catalog import LoadRequest
 from iei.models.spec import POOLED, Geometry, Modality
 from iei.runtimes.api import Input, Outputs
 from iei.runtimes.openvino.converted import IMAGE_GRAPH, TEXT_GRAPH, WEIGHTS, Converted, ImageGraph, TextGraph
+from iei.runtimes.openvino.library import hint, ov, properties
 
 MAX_BATCH_PER_CORE = 4
 SECOND_COPY_PER_THREAD = 64 << 20
