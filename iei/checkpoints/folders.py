@@ -54,7 +54,7 @@ def fetch_checkpoint(
             )
         supported(read_config(folder)["model_type"])
         return folder
-    from iei.checkpoints.hub import download  # late: huggingface_hub and its client take 30 MB, and long to import
+    from iei.checkpoints.hub import download  # late: huggingface_hub takes 10 MiB, and long to import
 
     return download(model_id, revision, allow_pickle=allow_pickle, prefer_cache=prefer_cache)
 

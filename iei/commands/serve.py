@@ -26,7 +26,7 @@ def run(settings: Settings) -> None:
     loaded = ", ".join(entry.id for entry in catalog.entries[: settings.engine.at_start])
     log.info("IEI %s loads %s …", __version__, loaded)
     start = begin(settings, catalog)
-    gc.disable()  # until the app is made: collections leave memory in pieces, of which workers then write to every page
+    gc.disable()  # until the app is made, and frozen
     from iei.commands.master import Server  # takes a second, in which the engines load their models
 
     Server(start).run()
