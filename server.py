@@ -4,7 +4,6 @@ Imported once, by the master: settings → catalog → further ports → engines
 the app is imported. The workers are forked from the master and share the engines.
 """
 
-from iei.engine.client import connect
 from iei.engine.launch import launch_engines
 from iei.errors import StartupError
 from iei.grpc.port import reserve
@@ -30,6 +29,7 @@ try:
     with ended_by_signals():
         engines = launch_engines(settings, catalog, counters)
         from iei.app import create_app  # takes half a second, in which the engines load their models
+        from iei.engine.client import connect
 
         engine = connect([engine.address for engine in engines], catalog, settings.engine)
     app = create_app(settings, catalog, engine, counters, grpc_port)

@@ -119,7 +119,7 @@ class Known:
         return Result({name: mean_colour(array, name) for name in shapes}, Forward())
 
 async def main():
-    import iei.engine.client, iei.commands.serve  # all that a worker has
+    import iei.engine.client, iei.commands.start, iei.commands.master  # all that a worker has
     app = app_around(Known())
     async with app.router.lifespan_context(app):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://iei") as client:

@@ -12,7 +12,7 @@ import orjson
 
 from iei.checkpoints.checkpoint import find_folder
 from iei.checkpoints.files import EXPORTED, weight_files
-from iei.checkpoints.hub import revision_of
+from iei.checkpoints.folders import revision_of
 from iei.models.catalog import LoadRequest
 
 Fingerprint = Mapping[str, Any]

@@ -8,7 +8,7 @@ from pathlib import Path
 from iei.checkpoints.demo import demo_folder
 from iei.checkpoints.families import supported
 from iei.checkpoints.files import EXPORTED
-from iei.checkpoints.hub import fetch_checkpoint, read_config, revision_of
+from iei.checkpoints.folders import fetch_checkpoint, read_config, revision_of
 from iei.checkpoints.preprocessor import read_geometry, read_preprocessor
 from iei.checkpoints.sentence_transformers import Pipeline, read_pipeline
 from iei.checkpoints.text_architectures import TEXT_ARCHITECTURES, TWO_TOWERS

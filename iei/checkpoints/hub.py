@@ -1,4 +1,4 @@
-"""Hub id or local folder → a folder with a checkpoint's files.
+"""Hub id → a folder with a checkpoint's files. Imported only when a model of the hub is asked for: it takes long.
 
 `HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean to huggingface_hub, which reads them.
 """
@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import HfApi, constants, hf_hub_download, set_client_factory, snapshot_download
 from huggingface_hub.errors import (
@@ -26,60 +25,19 @@ from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # exporte
 from huggingface_hub.utils._http import default_client_factory
 
 from iei.checkpoints.families import supported
-from iei.checkpoints.files import PICKLES, SAFETENSORS, read_json, weight_files
+from iei.checkpoints.files import PICKLES, SAFETENSORS, weight_files
+from iei.checkpoints.folders import DESCRIPTIONS, read_config
 from iei.checkpoints.progress import progress
 from iei.errors import StartupError
 
 log = logging.getLogger(__name__)
 
-DESCRIPTIONS = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    # sentence-transformers: which pooling and which prompts a text model was trained with.
-    "modules.json",
-    "config_sentence_transformers.json",
-    "sentence_*_config.json",
-    "*/config.json",
-)
-"""Files of a repository that are read besides its weights."""
-
 DENSE = "*_Dense/config.json"
 """Marks a folder of sentence-transformers that has weights of its own."""
 
 
-def fetch_checkpoint(
-    model_id: str, revision: str | None, *, allow_pickle: bool = False, prefer_cache: bool = False
-) -> Path:
-    """Returns the folder of a checkpoint, downloaded into the hub's cache if it is not a local folder.
-
-    `model_type` is checked before any weights are downloaded.
-
-    Args:
-        model_id: a local folder, or an id of the hub.
-        revision: branch, tag or commit on the hub; None for its default branch.
-        allow_pickle: whether the weights may be in a pickle.
-        prefer_cache: ask the hub only if the cache lacks something.
-
-    Raises:
-        StartupError: one sentence that says what to do.
-    """
-    if folder := local_folder(model_id):
-        if not folder.is_dir():
-            raise StartupError(
-                f"There is no folder {model_id}: check the path, or name a model of the hub (owner/name)."
-            )
-        supported(read_config(folder)["model_type"])
-        return folder
+def download(model_id: str, revision: str | None, *, allow_pickle: bool, prefer_cache: bool) -> Path:
+    """What `iei.checkpoints.folders.fetch_checkpoint` does for an id of the hub."""
     try:
         if prefer_cache:
             with contextlib.suppress(LocalEntryNotFoundError):
@@ -87,36 +45,6 @@ def fetch_checkpoint(
         return _asked(model_id, revision, allow_pickle)
     except (OSError, ValueError, httpx.HTTPError) as error:
         raise StartupError(_explanation(error, model_id, revision)) from error
-
-
-def local_folder(model_id: str) -> Path | None:
-    """Returns the folder that a model's id is the path of, which need not exist; None if it is an id of the hub."""
-    folder = Path(model_id).expanduser()
-    return folder if folder.is_dir() or model_id.startswith(("/", ".", "~")) else None
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Returns a checkpoint's `config.json`.
-
-    Raises:
-        StartupError: it is missing, is not JSON, or has no `model_type`.
-    """
-    config: dict[str, Any] | None = read_json(folder / "config.json")
-    if config is None:
-        raise StartupError(f"{folder} has no config.json: it is not the folder of a transformers model.")
-    if "model_type" not in config:
-        raise StartupError(f"{folder / 'config.json'} has no model_type: it is not the config of a transformers model.")
-    return config
-
-
-def descriptions(folder: Path) -> list[Path]:
-    """Returns the files of a checkpoint's folder that are read besides its weights, relative to it."""
-    return [file.relative_to(folder) for pattern in DESCRIPTIONS for file in sorted(folder.glob(pattern))]
-
-
-def revision_of(folder: Path) -> str | None:
-    """Returns the commit that a folder of the hub's cache holds; None for other folders."""
-    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def _asked(model_id: str, revision: str | None, allow_pickle: bool) -> Path:

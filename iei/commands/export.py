@@ -9,7 +9,7 @@ from pathlib import Path
 
 from iei.checkpoints.checkpoint import find_folder, read_checkpoint
 from iei.checkpoints.files import EXPORTED
-from iei.checkpoints.hub import descriptions, local_folder
+from iei.checkpoints.folders import descriptions, local_folder
 from iei.errors import StartupError
 from iei.models.catalog import read_catalog
 from iei.runtimes.openvino.converter import check_installed, convert

@@ -105,20 +105,33 @@ def _start_supervisor(
     folder = Path(tempfile.mkdtemp(prefix="iei-"))  # mode 0700: nobody else can connect
     path = folder / "engine.sock"
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, tempfile.TemporaryFile() as config_file:
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener,
+            tempfile.TemporaryFile() as config_file,
+            tempfile.TemporaryFile() as deaths,
+        ):
             listener.bind(str(path))
             listener.listen(BACKLOG)
             config_file.write(config.to_json())
             config_file.seek(0)
+            deaths.truncate(len(config.models))
             fds = {
                 "--listen": listener.fileno(),
                 "--life": life_fd,
+                "--deaths": deaths.fileno(),
                 "--counters": counters.fd,
                 "--status": status_fd,
             }
-            arguments = [str(word) for option in fds.items() for word in option]
+            options = {
+                **fds,
+                "--folder": folder,
+                "--device": config.models[0].device,
+                "--log-level": config.logs.log_level,
+                "--log-format": config.logs.log_format,
+            }
+            arguments = [str(word) for option in options.items() for word in option]
             return path, subprocess.Popen(
-                [sys.executable, "-m", "iei.engine.supervisor", *arguments, "--folder", str(folder)],
+                [sys.executable, "-m", "iei.engine.supervisor", *arguments],
                 pass_fds=[*fds.values()],
                 stdin=config_file,
                 start_new_session=True,  # Ctrl-C in a terminal goes to the whole group: the engine is not in it

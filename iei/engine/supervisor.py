@@ -1,9 +1,10 @@
 """Keeps one engine process running: start, watch, restart with backoff, stop.
 
-`python -m iei.engine.supervisor --listen FD --life FD --counters FD --status FD --folder PATH < CONFIG`, started by
-`launch`. A process of its own, because gunicorn's master has its own children to watch, and without torch, so that a
-fault in an engine can't reach it. The configuration is a file, as the list of models may be longer than arguments can
-be.
+`python -m iei.engine.supervisor --listen FD --life FD --deaths FD --counters FD --status FD --folder PATH --device NAME
+--log-level LEVEL --log-format FORMAT < CONFIG`, started by `launch`. A process of its own, because gunicorn's master
+has its own children to watch, and without torch, so that a fault in an engine can't reach it. Without pydantic and
+NumPy, too: every start waits for its imports. The configuration is for the engines, and a file, as the list of models
+may be longer than arguments can be.
 
 It owns the listening socket and passes it to each engine: a new engine listens where the old one did, and workers that
 connect in between wait in the backlog.
@@ -19,19 +20,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from iei.engine.config import EngineConfig
 from iei.telemetry import logs
 from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import METRICS, RESTARTS
 
 log = logging.getLogger("iei.supervisor")
 
+DESCRIPTORS = ("listen", "life", "deaths", "counters", "status")
+"""What the engines get, by the names of their arguments."""
 LONGEST_DELAY_S = 30.0
 
 
@@ -124,23 +125,22 @@ def cause(code: int) -> str:
 def main() -> None:
     """The program: supervises engines until nobody needs one, and removes the socket."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--listen", "--life", "--counters", "--status"):
-        parser.add_argument(name, type=int, required=True)
+    for name in DESCRIPTORS:
+        parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="of the socket; removed at the end")
+    for name in ("--device", "--log-level", "--log-format"):
+        parser.add_argument(name, required=True)
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    config = EngineConfig.from_json(sys.stdin.buffer.read())
-    logs.configure(config.logs)
+    logs.configure(logs.Form(arguments.log_level, arguments.log_format))
     counters = Counters(METRICS, arguments.counters)
     counters.join("supervisor")
-    device = (config.models[0].device,)
+    device = (arguments.device,)
     counters.add(RESTARTS, device, 0)
     try:
-        with tempfile.TemporaryFile() as deaths:
-            deaths.truncate(len(config.models))
-            fds = {name: getattr(arguments, name) for name in ("listen", "life", "counters", "status")}
-            supervise({**fds, "deaths": deaths.fileno()}, partial(counters.add, RESTARTS, device))
+        fds = {name: getattr(arguments, name) for name in DESCRIPTORS}
+        supervise(fds, partial(counters.add, RESTARTS, device))
     finally:  # all who connect have ended by now
         shutil.rmtree(arguments.folder, ignore_errors=True)
 

@@ -111,10 +111,10 @@ def _measure_image(runtime: Runtime, geometry: Geometry) -> ImageTower:
 
 
 def _measure_text(runtime: Runtime, files: TextFiles) -> TextTower:
-    """Describes the text side, with the sizes of all outputs for a text of one token."""
+    """Describes the text side, with the sizes of all outputs for a short text."""
     side = runtime.text
     assert side is not None
-    (results,) = runtime.run("text", [np.zeros(1, np.int32)], side.outputs)
+    (results,) = runtime.run("text", [np.zeros(min(8, side.max_tokens), np.int32)], side.outputs)
     return TextTower(
         tokenizer=str(files.tokenizer.path),
         outputs=_lengths(results),

@@ -19,13 +19,14 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Literal
 
 from iei.machine import anonymous_memory
 from iei.rows import Rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 log = logging.getLogger(__name__)
 
@@ -74,14 +75,11 @@ class Counters:
         self._rows = Rows(self.fd, ROWS)
         self._metrics = {metric.name: metric for metric in metrics}
         shared = mmap.mmap(self.fd, _BYTES)
-        self._header: npt.NDArray[np.int64] = np.frombuffer(shared, np.int64, _HEADER)
+        self._header = memoryview(shared)[: 8 * _HEADER].cast("q")
         """Bytes of names, rows that have ever been used, and the process of each row."""
         self._names = memoryview(shared)[_NAMES_AT : _NAMES_AT + NAMES_BYTES]
         """A line of JSON for each series, in the order of their columns."""
         self._cells = memoryview(shared)[_CELLS_AT:].cast("d")
-        self._table: npt.NDArray[np.float64] = np.frombuffer(shared, np.float64, offset=_CELLS_AT).reshape(
-            ROWS, COLUMNS
-        )
         self._columns: dict[str, dict[Labels, int]] = {metric.name: {} for metric in metrics}
         self._known_bytes = 0
         self._next_column = _SPARE
@@ -105,7 +103,7 @@ class Counters:
                 if metric.kind == "gauge":
                     for column in self._columns[metric.name].values():
                         self._cells[self._base + column] = 0.0
-            self._header[_USED] = max(int(self._header[_USED]), row + 1)
+            self._header[_USED] = max(self._header[_USED], row + 1)
             self._header[_PIDS + row] = os.getpid()
         self.set(PROCESSES, (process,), 1)
 
@@ -137,12 +135,14 @@ class Counters:
 
     def read(self) -> Reading:
         """All numbers as they are now."""
+        import numpy as np  # late: a process that only counts does without
+
         with self._rows.exclusive():
             self._learn()
-            used = max(1, int(self._header[_USED]))
+            used = max(1, self._header[_USED])
             alive = [0, *(row for row in range(1, used) if self._rows.is_alive(row))]
-        table = self._table[:used, : self._next_column].copy()
-        pids = [int(self._header[_PIDS + row]) for row in alive[1:]]
+        table = np.asarray(self._cells).reshape(ROWS, COLUMNS)[:used, : self._next_column].copy()
+        pids = [self._header[_PIDS + row] for row in alive[1:]]
         return Reading(self._columns, table.sum(0), table[alive].sum(0), dict(zip(pids, table[alive[1:]], strict=True)))
 
     def _column(self, metric: Metric, labels: Labels) -> int:
@@ -168,7 +168,7 @@ class Counters:
 
     def _learn(self) -> None:
         """Reads the names that have been added since the last time. Inside `exclusive`."""
-        end = int(self._header[_NAMED])
+        end = self._header[_NAMED]
         for line in bytes(self._names[self._known_bytes : end]).splitlines():
             name, *labels = json.loads(line)
             self._columns[name][tuple(labels)] = self._next_column

@@ -6,17 +6,25 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import orjson
 
-from iei.settings import LogSettings
+if TYPE_CHECKING:
+    from iei.settings import LogSettings
 
 OURS = "iei"
 THEIRS = ("gunicorn.error", "uvicorn.error", "py.warnings", "asyncio", "opentelemetry")
 """Loggers of others, whose lines get the same form. Their levels stay theirs."""
 QUIET = ("python_multipart",)
 """Loggers with a line for each bad byte of a stranger's form, which is answered 400: they are heard from `error` on."""
+
+
+class Form(NamedTuple):
+    """What of `LogSettings` matters here, for processes that do without pydantic."""
+
+    log_level: str
+    log_format: str
 
 
 @runtime_checkable
@@ -29,7 +37,7 @@ class Fielded(Protocol):
         ...
 
 
-def configure(settings: LogSettings) -> None:
+def configure(settings: LogSettings | Form) -> None:
     """Sends IEI's lines to stderr, and those of the servers under it. Called once in each process that IEI starts."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(FORMATTERS[settings.log_format]())

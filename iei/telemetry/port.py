@@ -22,7 +22,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from iei import ports
 from iei.settings import Settings
 from iei.telemetry.counters import Counters
-from iei.telemetry.exposition import CONTENT_TYPE, metrics_text
 from iei.telemetry.metrics import METRICS
 
 log = logging.getLogger(__name__)
@@ -77,6 +76,7 @@ def open_port(settings: Settings, counters: Counters) -> MetricsPort | None:
 
 def server(listener: socket.socket, counters: Counters) -> ThreadingHTTPServer:
     """An HTTP server with nothing but `/metrics`."""
+    from iei.telemetry.exposition import CONTENT_TYPE, metrics_text  # late: who starts this process does without
 
     class Handler(BaseHTTPRequestHandler):
         timeout = READ_S

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from iei.errors import IEIError
-from iei.models.spec import Modality
 from iei.priority import Priority
+
+if TYPE_CHECKING:
+    from iei.models.spec import Modality
 
 CARRIED = ("traceparent", "tracestate")
 """Headers of a request that say which trace it belongs to: https://www.w3.org/TR/trace-context/."""

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.server
 FETCH = """
 import json, sys, time
 from iei.errors import StartupError
-from iei.checkpoints.hub import fetch_checkpoint
+from iei.checkpoints.folders import fetch_checkpoint
 from tests.load_requests import load_request
 time.sleep = lambda seconds: None  # huggingface_hub rests between its tries
 for model_id, revision, options in json.loads(sys.argv[1]):

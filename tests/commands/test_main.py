@@ -17,12 +17,13 @@ def served(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) ->
     served: list[Catalog] = []
 
     class Server:
-        def __init__(self, settings: Settings, catalog: Catalog) -> None:
+        def __init__(self, catalog: Catalog) -> None:
             served.append(catalog)
 
         def run(self) -> None: ...
 
-    monkeypatch.setattr("iei.commands.serve.Server", Server)
+    monkeypatch.setattr("iei.commands.serve.begin", lambda settings, catalog: catalog)
+    monkeypatch.setattr("iei.commands.master.Server", Server)
     monkeypatch.setattr("iei.commands.serve.configure", lambda settings: None)
     caplog.set_level("INFO", "iei")
     return served

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from iei.commands.serve import summary
+from iei.commands.master import summary
 from iei.models.catalog import DEMO_NOTE
 from iei.settings import read_settings
 from tests.engine.runtimes_for_tests import SPEC

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from iei.commands.serve import gunicorn_options
+from iei.commands.tls import tls_options
 from iei.errors import StartupError
-from iei.settings import LogSettings, ServerSettings
+from iei.settings import ServerSettings
 from tests import pictures
 from tests.servers import ROOT, serve
 
@@ -81,15 +81,13 @@ def test_what_can_not_serve_https_is_refused_in_one_sentence(
     folder: Path, cert: str | None, key: str | None, sentence: str
 ) -> None:
     with pytest.raises(StartupError, match=sentence) as refused:
-        gunicorn_options(_settings(folder, cert, key), LogSettings())
+        tls_options(_settings(folder, cert, key))
     assert len(str(refused.value).splitlines()) == 1
 
 
 def test_without_a_certificate_it_is_http(folder: Path) -> None:
-    assert "certfile" not in gunicorn_options(_settings(folder, None, None), LogSettings())
-    assert gunicorn_options(_settings(folder, "cert.pem", "key.pem"), LogSettings())["certfile"] == str(
-        folder / "cert.pem"
-    )
+    assert tls_options(_settings(folder, None, None)) == {}
+    assert tls_options(_settings(folder, "cert.pem", "key.pem"))["certfile"] == str(folder / "cert.pem")
 
 
 def _serve() -> list[str]:

@@ -170,7 +170,7 @@ def test_an_unknown_type_is_refused_before_torch_sees_it(tmp_path: Path) -> None
     write_checkpoint("vit", tmp_path)
     _configure(tmp_path, model_type="malware")
     script = (
-        "import sys\nfrom iei.errors import StartupError\nfrom iei.checkpoints.hub import fetch_checkpoint\n"
+        "import sys\nfrom iei.errors import StartupError\nfrom iei.checkpoints.folders import fetch_checkpoint\n"
         "try:\n    fetch_checkpoint(sys.argv[1], None)\nexcept StartupError as error:\n    print(error)\n"
         "print({'torch', 'transformers'} & set(sys.modules))"
     )

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from iei.checkpoints.files import PICKLES, SAFETENSORS
-from iei.runtimes.openvino.converted import DESCRIPTION, read_converted, sha256
+from iei.runtimes.openvino.converted import DESCRIPTION, DigestOf, read_converted, sha256
 
 log = logging.getLogger("iei.engine")
 
@@ -23,11 +23,11 @@ PACKAGES = ("openvino", "torch", "transformers")
 """Those that decide what a conversion gives."""
 
 
-def key(folder: Path) -> str:
+def key(folder: Path, digest_of: DigestOf = sha256) -> str:
     """What a conversion of the checkpoint in `folder` depends on, as a name: its files, and who converts them."""
     digest = hashlib.sha256(repr((FORMAT, versions())).encode())
     for file in sorted(_files(folder)):
-        digest.update(f"{file.relative_to(folder)} {sha256(file)}\n".encode())
+        digest.update(f"{file.relative_to(folder)} {digest_of(file)}\n".encode())
     return digest.hexdigest()[:32]
 
 
@@ -49,7 +49,7 @@ def versions() -> dict[str, str]:
     return {name: found for name in PACKAGES if (found := _version(name))}
 
 
-def kept(folder: Path, make: Callable[[Path], object]) -> Path:
+def kept(folder: Path, make: Callable[[Path], object], digest_of: DigestOf = sha256) -> Path:
     """Returns `folder`, in which `make` has put a converted model, now or earlier.
 
     Several processes may call it at once: one makes the model, the others wait. They see a whole model or none.
@@ -57,16 +57,17 @@ def kept(folder: Path, make: Callable[[Path], object]) -> Path:
     Args:
         folder: where the model is kept.
         make: puts a model into an empty folder.
+        digest_of: tells whether a file is damaged.
 
     Raises:
         OSError: the folder can't be written.
         Exception: what `make` raised.
     """
-    if _is_whole(folder):
+    if _is_whole(folder, digest_of):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_suffix(".lock")):
-        if _is_whole(folder):
+        if _is_whole(folder, digest_of):
             return folder
         shutil.rmtree(folder, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -79,9 +80,9 @@ def kept(folder: Path, make: Callable[[Path], object]) -> Path:
     return folder
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, digest_of: DigestOf) -> bool:
     try:
-        read_converted(folder)
+        read_converted(folder, digest_of=digest_of)
     except FileNotFoundError:
         return False
     except ValueError as damage:

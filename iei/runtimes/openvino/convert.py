@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 import torch
+from openvino.tools.ovc import convert_model
 from torch import Tensor, nn
 
 from iei.checkpoints.checkpoint import read_checkpoint
@@ -116,7 +117,7 @@ def _trace(model: Side, example: Inputs, shape: list[int]) -> ov.Model:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ov.convert_model(
+            return convert_model(
                 _AllOutputs(model),
                 example_input=example,
                 input=[(shape, types[tensor.dtype]) for tensor in example],

@@ -6,7 +6,7 @@ Who reads one needs neither torch nor transformers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,9 @@ DESCRIPTION = "converted.json"
 IMAGE_GRAPH, TEXT_GRAPH = "image.xml", "text.xml"
 WEIGHTS = ".bin"
 """Ending of the file beside each graph that has its weights."""
+
+DigestOf = Callable[[Path], str]
+"""A file → the SHA-256 of its bytes, in hex. Raises OSError if it can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,18 @@ class Converted:
 _ADAPTER = TypeAdapter(Converted)
 
 
-def read_converted(folder: Path, *, check: bool = True) -> Converted:
+def sha256(file: Path) -> str:
+    """The digest of a file's bytes, in hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def read_converted(folder: Path, *, digest_of: DigestOf | None = sha256) -> Converted:
     """Reads the description in `folder`.
 
     Args:
         folder: with a converted model.
-        check: whether to compare the files that it names with their digests, which takes 0.2 s for 350 MB.
+        digest_of: by which the files that it names are compared with what was written; None: they are not.
 
     Raises:
         FileNotFoundError: there is no converted model.
@@ -80,13 +89,7 @@ def read_converted(folder: Path, *, check: bool = True) -> Converted:
         converted = _ADAPTER.validate_json((folder / DESCRIPTION).read_bytes())
     except ValidationError as error:
         raise ValueError(f"{folder / DESCRIPTION} is not what was written") from error
-    for name, digest in converted.files.items() if check else ():
-        if not (folder / name).is_file() or sha256(folder / name) != digest:
-            raise ValueError(f"{folder / name} is not what was written")
+    for file, digest in ((folder / name, digest) for name, digest in converted.files.items()):
+        if digest_of and not (file.is_file() and digest_of(file) == digest):
+            raise ValueError(f"{file} is not what was written")
     return converted
-
-
-def sha256(file: Path) -> str:
-    """The digest of a file's bytes, in hex."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -12,18 +12,22 @@ import numpy.typing as npt
 
 from iei.checkpoints.checkpoint import Checkpoint
 from iei.checkpoints.files import EXPORTED
-from iei.checkpoints.hub import local_folder
+from iei.checkpoints.folders import local_folder
 from iei.errors import StartupError
 from iei.machine import cache_folder
 from iei.models.catalog import LoadRequest
 from iei.models.spec import Quality
 from iei.runtimes.openvino.cache import kept, key, quantized_key
-from iei.runtimes.openvino.converted import read_converted
+from iei.runtimes.openvino.converted import DigestOf, read_converted
 from iei.runtimes.openvino.converter import check_installed, convert, quantize
+from iei.runtimes.openvino.digests import Digests
 from iei.runtimes.openvino.runtime import OpenVINORuntime
 from iei.settings import LoadOptions
 
 log = logging.getLogger("iei.engine")
+
+RECORD = "digests"
+"""Name of the record of digests, beside the converted models."""
 
 MEDIAN_COSINE, LOW_COSINE, NEIGHBOURS = 0.999, 0.99, 0.95
 """The gate: least values of a `Quality` with which int8 is served."""
@@ -46,23 +50,27 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> OpenVINORuntime:
         StartupError: it can't be converted, quantised, kept or compiled; one sentence.
     """
     options = request.options
+    digests = Digests(_cache(options) / RECORD)
     folder = checkpoint.folder / EXPORTED
     if not checkpoint.is_exported:
         check_installed(request.entry.id)
         make = partial(convert, checkpoint.folder, allow_pickle=options.allow_pickle)
-        folder = _kept(options, key(checkpoint.folder), make)
+        folder = _kept(options, key(checkpoint.folder, digests.of), make, digests.of)
     try:
-        converted = read_converted(folder, check=checkpoint.is_exported)  # the cache has just been checked
+        # What is in the cache has just been checked.
+        converted = read_converted(folder, digest_of=digests.of if checkpoint.is_exported else None)
         if converted.refusal:
             raise StartupError(converted.refusal)
         if options.dtype == "int8":
             make = partial(quantize, checkpoint.folder, folder, options.calibration)
-            folder = _kept(options, quantized_key(folder, options.calibration), make)
-            converted = read_converted(folder, check=False)
+            folder = _kept(options, quantized_key(folder, options.calibration), make, digests.of)
+            converted = read_converted(folder, digest_of=None)
             pass_gate(request, converted.quality)
         return OpenVINORuntime(folder, converted, checkpoint.geometry, request)
     except (OSError, ValueError, RuntimeError) as error:
         raise StartupError(f"OpenVINO can't load {folder} ({str(error).splitlines()[0]}): convert it again.") from error
+    finally:
+        digests.save()
 
 
 def pass_gate(request: LoadRequest, quality: Quality | None) -> None:
@@ -96,16 +104,20 @@ def pin(name: str, memory: npt.NDArray[np.uint8]) -> None:
     """Does nothing: OpenVINO computes where the memory is."""
 
 
-def _kept(options: LoadOptions, name: str, make: Callable[[Path], object]) -> Path:
+def _kept(options: LoadOptions, name: str, make: Callable[[Path], object], digest_of: DigestOf) -> Path:
     """The folder `name` of the cache, with what `make` has made.
 
     Raises:
         StartupError: the cache can't be written, or `make` failed.
     """
-    cache = cache_folder(options.cache_dir) / "openvino"
+    cache = _cache(options)
     try:
-        return kept(cache / name, make)
+        return kept(cache / name, make, digest_of)
     except OSError as error:
         raise StartupError(
             f"The converted model can't be kept in {cache} ({error.strerror}): set IEI_CACHE_DIR to another folder."
         ) from error
+
+
+def _cache(options: LoadOptions) -> Path:
+    return cache_folder(options.cache_dir) / "openvino"

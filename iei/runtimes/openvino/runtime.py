@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -10,15 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
-import openvino.properties as properties
-import openvino.properties.hint as hint
 
 from iei.machine import cores, forget_mapped
 from iei.models.catalog import LoadRequest
 from iei.models.spec import POOLED, Geometry, Modality
 from iei.runtimes.api import Input, Outputs
 from iei.runtimes.openvino.converted import IMAGE_GRAPH, TEXT_GRAPH, WEIGHTS, Converted, ImageGraph, TextGraph
+from iei.runtimes.openvino.library import hint, ov, properties
 
 MAX_BATCH_PER_CORE = 4
 SECOND_COPY_PER_THREAD = 64 << 20
@@ -74,10 +73,13 @@ class OpenVINORuntime:
         return self._sides[modality].run(batch, outputs)
 
     def warm_up(self) -> None:
-        """Computes what is compiled once, which puts the weights into the kernels' layout; the files are done with."""
+        """Computes a crowd once, where crowds have weights of their own, and lets the files go.
+
+        The first forward puts the weights into the layout of the kernels. That of a lone input has been.
+        """
         for modality, side in self._sides.items():
-            for count in {1, self._threads}:
-                self.run(modality, [side.example] * count, side.outputs[:1])
+            if side.own.has_lanes:
+                self.run(modality, [side.example] * self._threads, side.outputs[:1])
         for weights in self._folder.glob(f"*{WEIGHTS}"):
             forget_mapped(weights)
 
@@ -101,8 +103,11 @@ class Graph:
     def __init__(
         self, graph: ov.Model, outputs: Sequence[str], threads: int, precision: ov.Type, *, lanes: int = 1
     ) -> None:
-        (self._together,) = _requests(graph, precision, threads, streams=1)
-        self._lanes = _requests(graph, precision, threads, streams=lanes) if lanes > 1 else []
+        with ThreadPoolExecutor(1) as other:  # most of compiling is done by one thread
+            compiling = other.submit(_requests, graph.clone(), precision, threads, streams=lanes) if lanes > 1 else None
+            (self._together,) = _requests(graph, precision, threads, streams=1)
+            self._lanes = compiling.result() if compiling else []
+        self.has_lanes = bool(self._lanes)
         self._threads = threads
         self._places = {name: place for place, name in enumerate(outputs)}
 
@@ -176,7 +181,7 @@ class Pictures:
         self._side = described.side
         self._size = geometry.size
         self._compile = compile
-        self._own = self._any if not described.folds else compile(file, self._side.outputs, geometry)
+        self.own = self._any if not described.folds else compile(file, self._side.outputs, geometry)
         self.outputs = self._side.outputs
         self.example = np.zeros((*geometry.size, 3), np.float32 if geometry.float_resize else np.uint8)
 
@@ -189,7 +194,7 @@ class Pictures:
         """As `Runtime.run`."""
         pixels = np.stack(batch)
         if pixels.shape[1:3] == self._size:
-            graph = self._own
+            graph = self.own
         elif self._side.any_size:
             graph = self._any
         else:
@@ -203,13 +208,13 @@ class Texts:
 
     def __init__(self, file: Path, described: TextGraph, compile: Compile) -> None:
         self._padding = described.padding
-        self._graph = compile(file, described.side.outputs)
+        self.own = compile(file, described.side.outputs)
         self.outputs = described.side.outputs
         self.example = np.zeros(min(8, described.side.max_tokens), np.int32)
 
     def run(self, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
         """As `Runtime.run`."""
-        results = self._graph.run(self._padding.batch(batch), outputs)
+        results = self.own.run(self._padding.batch(batch), outputs)
         return [
             {name: values[row] if name in POOLED else values[row, : len(text)] for name, values in results.items()}
             for row, text in enumerate(batch)
