@@ -115,7 +115,7 @@ def create_app(
         ending_with_master(),
         tracing(traces),
         computing(service),
-        hosting(settings, respond, is_last, service, grpc),
+        hosting(settings, respond, is_last, service, counters, grpc),
     ]
 
     app = FastAPI(

@@ -117,13 +117,18 @@ def computing(service: EmbeddingService) -> Part:
 
 
 def hosting(
-    settings: Settings, respond: Respond, is_last: SharedFlag | None, service: EmbeddingService, grpc: GrpcPart | None
+    settings: Settings,
+    respond: Respond,
+    is_last: SharedFlag | None,
+    service: EmbeddingService,
+    counters: Counters,
+    grpc: GrpcPart | None,
 ) -> Part:
     """Bounds the connections of the server that runs the app, and stops it in order; with gRPC beside it, if wanted."""
 
     @asynccontextmanager
     async def hosted_with_grpc() -> AsyncIterator[None]:
-        host = hosted(settings, respond, is_last, service.drain)
+        host = hosted(settings, respond, is_last, service.drain, counters)
         async with host as stopping, grpc(stopping) if grpc else nullcontext():
             yield
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +50,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where tested servers keep the demo model, so that it is made once (IEI_CACHE_DIR)."""
     return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `cert.pem` and `key.pem` for localhost and 127.0.0.1."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes certificates, is missing")
+    folder = tmp_path_factory.mktemp("tls")
+    options = "-x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost"
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    subprocess.run(["openssl", "req", *options.split(), "-addext", names], cwd=folder, check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,12 @@ class Server:
         """All of this server that are alive: master, workers, supervisor, engine."""
         return [process for process in psutil.process_iter() if _is_marked(process, self.mark)]
 
+    def workers(self) -> list[psutil.Process]:
+        """Its workers that are alive: forks of the master, with its command line."""
+        command = psutil.Process(self.process.pid).cmdline()
+        forks = [process for process in self.processes() if process.ppid() == self.process.pid]
+        return [process for process in forks if process.cmdline() == command]
+
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """Ends it as an operator would. Returns the exit status."""
         if self.process.poll() is None:

@@ -43,14 +43,6 @@ def part(server: Server, module: str) -> list[psutil.Process]:
     return [process for process in server.processes() if module in process.cmdline()]
 
 
-def workers(server: Server) -> list[psutil.Process]:
-    return [process for process in server.processes() if process.ppid() == server.process.pid and not own(process)]
-
-
-def own(process: psutil.Process) -> bool:
-    return any(word.startswith("iei.engine") for word in process.cmdline())
-
-
 # what is promised of a healthy server
 
 
@@ -87,7 +79,7 @@ def test_workers_stay_light(demo_cache: str, photos: list[str]) -> None:
     """A server of its own: the shared one has had hostile bodies of many megabytes, which malloc does not return."""
     with serve({"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache}) as server:
         embed(server.url, photos)
-        found = workers(server)
+        found = server.workers()
         assert len(found) == 2
         for worker in found:
             mapped = {os.path.basename(each.path) for each in worker.memory_maps()}  # noqa: PTH119 - not always a path
@@ -319,9 +311,9 @@ def test_requests_survive_the_engine_and_a_worker_being_killed(own_server: Serve
     (new_engine,) = part(own_server, "iei.engine.process")
     assert new_engine.pid != engine.pid
 
-    workers(own_server)[0].kill()
+    own_server.workers()[0].kill()
     deadline = time.monotonic() + 30
-    while len(workers(own_server)) < 2:
+    while len(own_server.workers()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     np.testing.assert_allclose(embed(own_server.url, photos[:1])[0], expected, atol=1e-5)

@@ -25,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from iei.errors import HeadTimeout, HeadTooLarge, IEIError, TooManyConnections
+from iei.serving.spread import Spread
 from iei.settings import ConnectionSettings
 
 log = logging.getLogger(__name__)
@@ -45,12 +46,15 @@ class Connections:
     Args:
         settings: their limits.
         respond: makes the response to a request that is refused.
+        spread: is told how many there are.
     """
 
-    def __init__(self, settings: ConnectionSettings, respond: Respond) -> None:
+    def __init__(self, settings: ConnectionSettings, respond: Respond, spread: Spread) -> None:
         self.settings = settings
+        self.spread = spread
         self.max = min(settings.max_connections, _descriptors(settings.max_connections + OTHER_DESCRIPTORS))
         self.open: set[BoundedHttp] = set()
+        """Those, too, whose TLS handshake is under way."""
         self.idle: dict[BoundedHttp, None] = {}
         """Those that wait for the head of a request, in the order in which they began to."""
         self.is_draining = False
@@ -74,34 +78,68 @@ class Connections:
         """A new connection: what uvicorn calls in place of its own protocol class."""
         return BoundedHttp(self, config, server_state, app_state, _loop)
 
+    def take(self, client: socket.socket, connection: BoundedHttp) -> asyncio.Task[None]:
+        """Makes `connection` of a socket that has been accepted, in a task; a stop waits for both."""
+        client.setblocking(False)
+        self._add(connection)
+        connection.connections.add(connection)
+        task = connection.loop.create_task(self._make(client, connection))
+        connection.tasks.add(task)
+        task.add_done_callback(connection.tasks.discard)
+        return task
+
+    async def _make(self, client: socket.socket, connection: BoundedHttp) -> None:
+        tls = connection.config.ssl
+        handshake_s = self.settings.head_timeout_s if tls else None
+        try:
+            await connection.loop.connect_accepted_socket(
+                lambda: connection, client, ssl=tls, ssl_handshake_timeout=handshake_s
+            )
+        except OSError as error:  # the client is gone, slow, or speaks another protocol
+            log.debug("a connection was not made: %s", error)
+        finally:
+            if not connection.is_made:
+                connection.connections.discard(connection)
+                self.closed(connection)
+
     def drain(self) -> None:
         """From now on, every response ends its connection. Idle connections stay open."""
         self.is_draining = True
+        self.spread.leave()
         for connection in self.open:
             connection.end_after_response()
 
     async def watch(self) -> None:
-        """Cuts connections off that take too long. Never returns."""
+        """Cuts connections off that take too long, and says that this worker lives. Never returns."""
         period_s = min(1.0, self.settings.head_timeout_s / 4, self.settings.write_timeout_s / 4)
         while True:
+            self.spread.beat()
             await asyncio.sleep(period_s)
             now = monotonic()
             for connection in tuple(self.open):
-                connection.check(now)
+                if connection.is_made:
+                    connection.check(now)
 
     def opened(self, connection: BoundedHttp) -> None:
-        """Counts a new connection. If there are too many, the one that has been idle for longest makes room."""
-        if len(self.open) >= self.max and self.idle:
-            longest = next(iter(self.idle))
-            self.closed(longest)
-            longest.transport.abort()  # `close` would wait for a client that does not read
-        self.open.add(connection)
+        """A connection is made, and waits for a request."""
+        if connection not in self.open:
+            self._add(connection)
         self.idle[connection] = None
 
     def closed(self, connection: BoundedHttp) -> None:
         """Forgets a connection."""
         self.open.discard(connection)
         self.idle.pop(connection, None)
+        self.spread.tell(len(self.open))
+
+    def _add(self, connection: BoundedHttp) -> None:
+        """Counts a new connection. If there are too many, the one that has been idle for longest makes room."""
+        if len(self.open) >= self.max and self.idle:
+            longest = next(iter(self.idle))
+            self.closed(longest)
+            longest.transport.abort()  # `close` would wait for a client that does not read
+        self.open.add(connection)
+        self.spread.tell(len(self.open))
 
     async def refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: answers a request that came over one connection too many."""
@@ -136,14 +174,21 @@ class BoundedHttp(HttpToolsProtocol):
         self._waits_since = self._moved_at = monotonic()
         self._unread_then = 0
         """Bytes that the client had to read at `_moved_at`, with those that were written since."""
+        self.is_made = False
+        """False until the TLS handshake is done."""
+        self._is_shut_down = False
 
     # uvicorn's events
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
+        self.is_made = True
+        self._waits_since = monotonic()
         self._socket: socket.socket = transport.get_extra_info("socket")
         self._all.opened(self)
+        if self._is_shut_down:
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed."""
@@ -198,6 +243,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The port has been closed: so will this connection be, once it is idle."""
+        self._is_shut_down = True
+        if not self.is_made:
+            return  # `connection_made` comes back
         if self._all.is_draining and not self._is_answering:
             self.loop.call_later(LINGER_S, super().shutdown)
         else:

@@ -16,10 +16,13 @@ from contextlib import asynccontextmanager
 
 from uvicorn import Server
 
+from iei.serving.accepting import accept_evenly
 from iei.serving.connections import Connections, Respond
 from iei.serving.flag import SharedFlag
+from iei.serving.spread import Spread
 from iei.serving.stopping import Stopping
 from iei.settings import Settings
+from iei.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +36,22 @@ def running_server() -> Server | None:
 
 @asynccontextmanager
 async def hosted(
-    settings: Settings, respond: Respond, is_last: SharedFlag | None, announce: Callable[[], None]
+    settings: Settings,
+    respond: Respond,
+    is_last: SharedFlag | None,
+    announce: Callable[[], None],
+    counters: Counters,
 ) -> AsyncIterator[Stopping | None]:
-    """Bounds the connections of this worker, and has it stop as `Stopping` says. Entered before the port is open.
+    """Bounds and spreads the connections of this worker, and has it stop as `Stopping` says.
+
+    Entered before the port is open.
 
     Args:
         settings: how long things may take.
         respond: makes the response to a request that is refused.
         is_last: see `Stopping`.
         announce: see `Stopping`.
+        counters: which this process has joined.
 
     Yields:
         What will stop this worker; None outside of uvicorn, which is for tests: nothing is limited there.
@@ -52,7 +62,8 @@ async def hosted(
         yield None
         return
     gc.freeze()  # what is there stays: a collection would go through it all, and write to pages that workers share
-    connections = Connections(settings.connections, respond)
+    connections = Connections(settings.connections, respond, Spread(counters))
+    accept_evenly(asyncio.get_running_loop(), connections)
     server.config.http_protocol_class = connections.protocol  # type: ignore[assignment]  # called, and nothing else
     server.config.ws_protocol_class = None  # a connection that changes its protocol would leave the limits behind
     stopping = Stopping(server, connections, settings.server, is_last, announce)

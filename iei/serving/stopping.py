@@ -14,10 +14,10 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any
 
 from uvicorn import Server
 
+from iei.serving.accepting import Acceptor
 from iei.serving.connections import Connections
 from iei.serving.flag import SharedFlag
 from iei.settings import ServerSettings
@@ -57,8 +57,6 @@ class Stopping:
         self._drain_s = settings.drain_s
         self._is_last = is_last
         self._announce = announce
-        self._late: set[asyncio.Task[Any]] = set()
-        """Connections that are being made of sockets that were accepted last."""
 
     def take_signals(self) -> None:
         """From now on, signals to this process do as the module says."""
@@ -100,7 +98,7 @@ class Stopping:
         self._server.should_exit = True
 
     @property
-    def _servers(self) -> list[asyncio.Server]:
+    def _servers(self) -> list[asyncio.Server | Acceptor]:
         """What listens; nothing yet while the worker starts, which is when uvicorn has no such list."""
         return getattr(self._server, "servers", [])
 
@@ -110,21 +108,14 @@ class Stopping:
 
     def _accept_waiting(self, listener: socket.socket) -> None:
         """Serves those who have connected already: the kernel resets who waits at a port that closes."""
-        config = self._server.config
-        loop = asyncio.get_running_loop()
-
-        def connection() -> asyncio.Protocol:
-            return self._connections.protocol(config, self._server.server_state, self._server.lifespan.state)
-
+        server = self._server
         with listener:
             listener.setblocking(False)
             try:
                 while True:
                     client, _ = listener.accept()
-                    client.setblocking(False)
-                    task = loop.create_task(loop.connect_accepted_socket(connection, client, ssl=config.ssl))
-                    self._late.add(task)
-                    task.add_done_callback(self._late.discard)
+                    connection = self._connections.protocol(server.config, server.server_state, server.lifespan.state)
+                    self._connections.take(client, connection)
             except OSError:  # BlockingIOError: that were all
                 return
 

@@ -129,6 +129,10 @@ class Counters:
         """What `set_for_all` has set; 0 before. To be called inside `exclusive`."""
         return self._cells[self._column(metric, labels)]
 
+    def by_process(self, metric: Metric, labels: Labels = ()) -> npt.NDArray[np.float64]:
+        """A view of float64[processes]: what each has set a gauge to, and what those that have ended had set it to."""
+        return self._table[1 : int(self._header[_USED]), self._column(metric, labels)]
+
     def exclusive(self) -> AbstractContextManager[None]:
         """Only one process is inside."""
         return self._rows.exclusive()

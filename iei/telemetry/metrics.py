@@ -88,6 +88,10 @@ DEVICE_MEMORY = Metric(
     "Memory that the engine has allocated on its device; on a CPU, its resident memory.",
     ("device",),
 )
+CONNECTIONS = Metric("iei_connections", "gauge", "Connections of clients.")
+ACCEPTING_AT = Metric(
+    "iei_accepting_at", "gauge", "When this worker last said that it accepts connections.", is_shown=False
+)
 ARENAS = Metric("iei_arena_bytes", "gauge", "Memory that workers and engines share for inputs and vectors, in use.")
 RATE = Metric(
     "iei_input_rate",
@@ -124,6 +128,8 @@ METRICS = (
     RESTARTS,
     LOADED,
     DEVICE_MEMORY,
+    CONNECTIONS,
+    ACCEPTING_AT,
     ARENAS,
     RATE,
     RATE_LEFT,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -256,18 +255,6 @@ def test_a_killed_worker_is_replaced(server: Server, triton: Any) -> None:
     with triton.InferenceServerClient(server.grpc) as client:
         vectors = client.infer("minilm", [tensor(triton, "text", TEXTS)]).as_numpy("embedding")
     np.testing.assert_allclose(vectors, expected, atol=1e-5, rtol=0)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `cert.pem` and `key.pem` for 127.0.0.1."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes certificates, is missing")
-    folder = tmp_path_factory.mktemp("tls")
-    options = "-x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost"
-    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-    subprocess.run(["openssl", "req", *options.split(), "-addext", names], cwd=folder, check=True, capture_output=True)
-    return folder
 
 
 class Guarded(NamedTuple):

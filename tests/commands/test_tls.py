@@ -23,17 +23,11 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(certificate: Path) -> Path:
     """With `cert.pem` and `key.pem` for localhost, `other.pem`, another key, and `locked.pem`, with a passphrase."""
-    folder = tmp_path_factory.mktemp("tls")
-    for command in (
-        "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost "
-        "-addext subjectAltName=DNS:localhost,IP:127.0.0.1",
-        "genrsa -out other.pem 2048",
-        "rsa -in key.pem -aes128 -passout pass:word -out locked.pem",
-    ):
-        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
-    return folder
+    for command in ("genrsa -out other.pem 2048", "rsa -in key.pem -aes128 -passout pass:word -out locked.pem"):
+        subprocess.run(["openssl", *command.split()], cwd=certificate, check=True, capture_output=True)
+    return certificate
 
 
 @pytest.mark.server

@@ -164,22 +164,17 @@ def test_sigint_to_the_master_alone_stops_at_once_and_quietly(command: str, demo
 @pytest.mark.long
 def test_sighup_replaces_the_workers_and_loses_no_request(demo_cache: str) -> None:
     with drained(demo_cache, 1) as server:
-        before = _workers(server)
+        before = set(server.workers())
         (engine,) = _running(server, "iei.engine.process")
 
         def reload() -> None:
             server.process.send_signal(signal.SIGHUP)
-            until(lambda: len(_workers(server)) == 2 and not before & _workers(server))
+            until(lambda: len(server.workers()) == 2 and not before & set(server.workers()))
 
         done, failures = asyncio.run(_load_while([server.url], reload))
         assert failures == []
         assert done[server.url]
         assert _running(server, "iei.engine.process") == [engine]
-
-
-def _workers(server: Server) -> set[psutil.Process]:
-    engines = [*_running(server, "iei.engine.supervisor"), *_running(server, "iei.engine.process")]
-    return {process for process in server.processes() if process.ppid() == server.process.pid} - set(engines)
 
 
 def _running(server: Server, module: str) -> list[psutil.Process]:

@@ -14,9 +14,12 @@ import uvicorn
 from starlette.responses import Response
 
 from iei.serving.connections import Connections
+from iei.serving.spread import Spread
 from iei.serving.stopping import Stopping
 from iei.settings import ConnectionSettings, ServerSettings
-from tests.servers import Server, gunicorn_command, serve
+from iei.telemetry.counters import Counters
+from iei.telemetry.metrics import METRICS
+from tests.servers import gunicorn_command, serve
 
 LIMIT_S = 20.0
 MANY = 20
@@ -25,7 +28,8 @@ MANY = 20
 def test_a_worker_that_is_stopped_while_it_starts_ends() -> None:
     async def scenario() -> None:
         server = uvicorn.Server(uvicorn.Config("never:imported"))
-        connections = Connections(ConnectionSettings(), lambda scope, error: Response(status_code=error.status))
+        spread = Spread(Counters(METRICS))
+        connections = Connections(ConnectionSettings(), lambda scope, error: Response(status_code=error.status), spread)
         stopping = Stopping(server, connections, ServerSettings(drain_s=0), None, lambda: None)
         stopping.take_signals()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -43,13 +47,8 @@ def test_a_worker_that_has_had_its_requests_is_replaced(demo_cache: str) -> None
     env = {"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache, "IEI_GRPC_BIND": "127.0.0.1:0"}
     command = [*gunicorn_command(1, "uvicorn.workers.UvicornWorker"), "--max-requests", str(MANY)]
     with serve(env, command=command) as server:
-        (first,) = _workers(server)
+        (first,) = server.workers()
         for _ in range(MANY):
             with contextlib.suppress(httpx.TransportError):  # the worker may end with the connection
                 httpx.get(f"{server.url}/health", timeout=LIMIT_S)
         assert psutil.wait_procs([first], timeout=LIMIT_S)[0]
-
-
-def _workers(server: Server) -> list[psutil.Process]:
-    """Forks of the master have its command line."""
-    return [child for child in psutil.Process(server.process.pid).children() if "gunicorn" in " ".join(child.cmdline())]
