@@ -131,7 +131,7 @@ class Counters:
 
     def by_process(self, metric: Metric, labels: Labels = ()) -> npt.NDArray[np.float64]:
         """A view of float64[processes]: what each has set a gauge to, and what those that have ended had set it to."""
-        return self._table[1 : int(self._header[_USED]), self._column(metric, labels)]
+        return self._table()[1 : self._header[_USED], self._column(metric, labels)]
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Only one process is inside."""
@@ -139,15 +139,19 @@ class Counters:
 
     def read(self) -> Reading:
         """All numbers as they are now."""
-        import numpy as np  # late: a process that only counts does without
-
         with self._rows.exclusive():
             self._learn()
             used = max(1, self._header[_USED])
             alive = [0, *(row for row in range(1, used) if self._rows.is_alive(row))]
-        table = np.asarray(self._cells).reshape(ROWS, COLUMNS)[:used, : self._next_column].copy()
+        table = self._table()[:used, : self._next_column].copy()
         pids = [self._header[_PIDS + row] for row in alive[1:]]
         return Reading(self._columns, table.sum(0), table[alive].sum(0), dict(zip(pids, table[alive[1:]], strict=True)))
+
+    def _table(self) -> npt.NDArray[np.float64]:
+        """A view of all numbers, float64[ROWS, COLUMNS]."""
+        import numpy as np  # late: a process that only counts does without
+
+        return np.asarray(self._cells).reshape(ROWS, COLUMNS)
 
     def _column(self, metric: Metric, labels: Labels) -> int:
         try:
