@@ -117,7 +117,31 @@ def test_a_start_computes_with_each_copy_of_the_weights_once(
     monkeypatch.setattr(runtime.Graph, "run", counting)
     monkeypatch.setattr(runtime, "SECOND_COPY_PER_THREAD", second_copy)
     _load(folder, cache, threads=2)
-    assert batches == forwards
+    assert batches[: len(forwards)] == forwards
+    assert set(batches[len(forwards) :]) <= {1}  # how long one thread takes for one is looked at
+    assert bool(batches[len(forwards) :]) == (len(forwards) > 1)
+
+
+@pytest.mark.parametrize(("least_s", "parts"), [(0, 2), (1e9, 1)])
+def test_what_takes_next_to_no_time_is_left_to_one_thread(
+    least_s: float, parts: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_checkpoint("vit", tmp_path / "vit")
+    pictures = list(np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), np.uint8))
+    plain = _load(folder, cache, threads=1).run("image", pictures, ["mean"])
+    monkeypatch.setattr(runtime, "LEAST_S", least_s)
+    model = _load(folder, cache, threads=2)
+    waited: list[Any] = []
+
+    def counting(request: Any) -> Any:
+        waited.append(request)
+        return wait(request)
+
+    wait = runtime._wait
+    monkeypatch.setattr(runtime, "_wait", counting)
+    for one, other in zip(model.run("image", pictures, ["mean"]), plain, strict=True):
+        np.testing.assert_allclose(one["mean"], other["mean"], atol=1e-5)
+    assert len(waited) == parts
 
 
 def test_files_of_weights_do_not_stay_in_memory(tmp_path: Path, cache: Path) -> None:
