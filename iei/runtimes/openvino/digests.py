@@ -4,6 +4,9 @@ As in git's index, a file is the same while its path, size, times and inode are.
 file system: a file that was written just before it was read may have been written once more just after, at the same
 time. So only files that were older when they were read are remembered.
 
+Some file systems have no times of changes of their own: mounted images have those that they were made with, and whoever
+wants to make the same image again gives all files one time. Such files are not remembered.
+
 A record only saves time. One that is damaged, or that somebody else may have written, is not used.
 """
 
@@ -26,8 +29,10 @@ log = logging.getLogger("iei.engine")
 
 COARSEST_CLOCK_NS = 2 * 10**9
 """FAT's; other file systems count in smaller steps."""
+MOST_FILES = 1000
+"""In a record: those that were read last. Whether others are still there is not asked, as that may fail or hang."""
 MOST_BYTES = 2**24
-"""Of a record: some hundred bytes for each file of each model."""
+"""Of a record: some hundred bytes for each file."""
 
 
 class State(NamedTuple):
@@ -37,6 +42,11 @@ class State(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     inode: int
+
+    @property
+    def has_own_times(self) -> bool:
+        """Whether they say when the file was changed here."""
+        return self.ctime_ns != self.mtime_ns or self.ctime_ns % 10**9 != 0
 
 
 class Entry(NamedTuple):
@@ -54,12 +64,12 @@ class Digests:
     """SHA-256 of files, taken from a record where that has them.
 
     Args:
-        record: a file, which need not be there, and may be read-only.
+        record: a file, which need not be there, and may be read-only; None: there is no place for one.
     """
 
-    def __init__(self, record: Path) -> None:
+    def __init__(self, record: Path | None) -> None:
         self._record = record
-        self._known = _read(record)
+        self._known = _read(record) if record else {}
         self._has_news = False
 
     def of(self, file: Path) -> str:
@@ -70,16 +80,18 @@ class Digests:
             return known.digest
         started_ns = time.time_ns()
         digest = sha256(file)
-        if max(state.mtime_ns, state.ctime_ns) + COARSEST_CLOCK_NS < started_ns and _state(file) == state:
-            self._known[path] = Entry(state, digest)
+        is_old = max(state.mtime_ns, state.ctime_ns) + COARSEST_CLOCK_NS < started_ns
+        if is_old and state.has_own_times and _state(file) == state:
+            self._known.pop(path, None)
+            self._known[path] = Entry(state, digest)  # the last
             self._has_news = True
         return digest
 
     def save(self) -> None:
-        """Writes the record for later starts if there is something new. Files that are gone are left out."""
-        if not self._has_news:
+        """Writes the record for later starts if there is something new."""
+        if not self._has_news or self._record is None:
             return
-        content = _ADAPTER.dump_json({path: entry for path, entry in self._known.items() if Path(path).exists()})
+        content = _ADAPTER.dump_json(dict(list(self._known.items())[-MOST_FILES:]))
         try:
             _replace(self._record, _checksum(content) + b"\n" + content)
         except OSError as error:

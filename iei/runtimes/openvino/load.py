@@ -50,7 +50,7 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> OpenVINORuntime:
         StartupError: it can't be converted, quantised, kept or compiled; one sentence.
     """
     options = request.options
-    digests = Digests(_cache(options) / RECORD)
+    digests = _digests(options)
     folder = checkpoint.folder / EXPORTED
     if not checkpoint.is_exported:
         check_installed(request.entry.id)
@@ -117,6 +117,13 @@ def _kept(options: LoadOptions, name: str, make: Callable[[Path], object], diges
         raise StartupError(
             f"The converted model can't be kept in {cache} ({error.strerror}): set IEI_CACHE_DIR to another folder."
         ) from error
+
+
+def _digests(options: LoadOptions) -> Digests:
+    try:
+        return Digests(_cache(options) / RECORD)
+    except RuntimeError:  # this user has no home, nor is a folder set: exported models are served all the same
+        return Digests(None)
 
 
 def _cache(options: LoadOptions) -> Path:

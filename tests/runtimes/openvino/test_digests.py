@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,14 +185,49 @@ def test_a_record_that_others_may_have_written_is_not_believed(
     assert reads == [file, file]
 
 
-def test_files_that_are_gone_are_forgotten(record: Path, file: Path, tmp_path: Path) -> None:
+def test_only_the_files_that_were_read_last_are_kept(
+    record: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "MOST_FILES", 2)
+    others = [tmp_path / "one", tmp_path / "two"]
+    for each in [file, *others]:
+        each.write_bytes(b"content")
+        digest(record, each)
+    assert str(file) not in record.read_text()
+    assert all(str(other) in record.read_text() for other in others)
+
+
+def test_files_whose_folder_may_not_be_looked_into_are_no_fault(
+    record: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest(record, file)
     other = tmp_path / "other"
     other.write_bytes(b"others")
-    file.unlink()
-    digest(record, other)
-    assert str(file) not in record.read_text()
+    look = Path.stat
+
+    def forbidden(path: Path, **options: Any) -> Any:
+        if path == file:
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    assert digest(record, other) == sha256(b"others").hexdigest()
     assert str(other) in record.read_text()
+
+
+def test_files_of_an_image_that_gives_all_one_time_are_not_remembered(
+    record: Path, file: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "_state", lambda path: digests.State(7, 10**18, 10**18, 1))
+    digest(record, file)
+    digest(record, file)
+    assert reads == [file, file]
+
+
+def test_where_there_is_no_place_for_a_record_files_are_read(file: Path) -> None:
+    remembered = Digests(None)
+    assert remembered.of(file) == sha256(WEIGHTS).hexdigest()
+    remembered.save()
 
 
 def test_where_nothing_can_be_written_files_are_read(tmp_path: Path, file: Path, reads: list[Path]) -> None:
