@@ -32,6 +32,8 @@ def accept_evenly(loop: asyncio.AbstractEventLoop, connections: Connections) -> 
         factory: Callable[[], BoundedHttp], *args: Any, sock: socket.socket | None = None, **options: Any
     ) -> asyncio.Server | Acceptor:
         if sock is None:
+            if options.get("ssl"):
+                options.setdefault("ssl_handshake_timeout", connections.settings.head_timeout_s)
             return await create_server(factory, *args, **options)
         sock.listen(options["backlog"])
         return Acceptor(loop, sock, connections, factory)
@@ -63,6 +65,7 @@ class Acceptor:
         self._has_failed = False
         self._is_closed = False
         listener.setblocking(False)
+        connections.spread.enter()
         self._watch()
 
     @property

@@ -187,8 +187,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._waits_since = monotonic()
         self._socket: socket.socket = transport.get_extra_info("socket")
         self._all.opened(self)
-        if self._is_shut_down:
-            self.shutdown()
+        if self._is_shut_down:  # what it was opened for may be on its way
+            self.loop.call_later(LINGER_S if self._all.is_draining else LINGER_S / 2, super().shutdown)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed."""
@@ -245,7 +245,7 @@ class BoundedHttp(HttpToolsProtocol):
         """The port has been closed: so will this connection be, once it is idle."""
         self._is_shut_down = True
         if not self.is_made:
-            return  # `connection_made` comes back
+            return  # `connection_made` does it
         if self._all.is_draining and not self._is_answering:
             self.loop.call_later(LINGER_S, super().shutdown)
         else:

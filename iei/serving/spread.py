@@ -31,21 +31,26 @@ class Spread:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._own = 0
-        self._is_leaving = False
+        self._is_accepting = False
 
     def tell(self, connections: int) -> None:
         """This worker has so many connections now."""
         self._own = connections
         self._counters.set(CONNECTIONS, (), connections)
 
+    def enter(self) -> None:
+        """From now on, this worker accepts connections."""
+        self._is_accepting = True
+        self.beat()
+
     def beat(self) -> None:
-        """This worker accepts connections, and still will in a second."""
-        if not self._is_leaving:
+        """This worker lives. If it accepts connections, it still will in a second."""
+        if self._is_accepting:
             self._counters.set(ACCEPTING_AT, (), monotonic())
 
     def leave(self) -> None:
         """From now on, connections are rather for the others."""
-        self._is_leaving = True
+        self._is_accepting = False
         self._counters.set(ACCEPTING_AT, (), 0)
 
     def wait_s(self) -> float:
@@ -54,7 +59,7 @@ class Spread:
         of_others = connections[accepting_at > monotonic() - SILENT_S]
         if not of_others.size:
             return 0
-        if self._is_leaving:
+        if not self._is_accepting:
             return MOST_STEPS * STEP_S
         fewest = int(of_others.min())
         return STEP_S * min(MOST_STEPS, max(0, self._own - fewest - fewest // SLACK))

@@ -20,7 +20,7 @@ def worker(own: int, others: dict[int, float]) -> Spread:
     counters = Counters(METRICS)
     counters.join("worker")
     spread = Spread(counters)
-    spread.beat()
+    spread.enter()
     spread.tell(own)
     counters._header[module._USED] += len(others)
     counters.by_process(CONNECTIONS)[1:] = list(others)
@@ -51,3 +51,13 @@ def test_a_worker_that_drains_leaves_connections_to_those_that_stay(others: dict
     spread.leave()
     spread.beat()
     assert spread.wait_s() == pytest.approx(steps * STEP_S)
+
+
+def test_a_worker_whose_port_is_not_open_is_none_of_those_with_fewer() -> None:
+    counters = Counters(METRICS)
+    counters.join("worker")
+    spread = Spread(counters)
+    spread.beat()
+    assert not counters.by_process(ACCEPTING_AT).any()
+    spread.enter()
+    assert counters.by_process(ACCEPTING_AT).any()
