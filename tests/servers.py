@@ -70,8 +70,20 @@ class Server:
     def workers(self) -> list[psutil.Process]:
         """Its workers that are alive: forks of the master, with its command line."""
         command = psutil.Process(self.process.pid).cmdline()
-        forks = [process for process in self.processes() if process.ppid() == self.process.pid]
-        return [process for process in forks if process.cmdline() == command]
+        workers = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if process.ppid() == self.process.pid and process.cmdline() == command:
+                    workers.append(process)
+        return workers
+
+    def all_workers(self, count: int) -> list[psutil.Process]:
+        """Its workers, once all of them are there: the first may answer before the last is forked."""
+        give_up_at = time.monotonic() + START_S
+        while len(workers := self.workers()) != count:
+            assert time.monotonic() < give_up_at, workers
+            time.sleep(0.05)
+        return workers
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """Ends it as an operator would. Returns the exit status."""

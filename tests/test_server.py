@@ -79,9 +79,7 @@ def test_workers_stay_light(demo_cache: str, photos: list[str]) -> None:
     """A server of its own: the shared one has had hostile bodies of many megabytes, which malloc does not return."""
     with serve({"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache}) as server:
         embed(server.url, photos)
-        found = server.workers()
-        assert len(found) == 2
-        for worker in found:
+        for worker in server.all_workers(2):
             mapped = {os.path.basename(each.path) for each in worker.memory_maps()}  # noqa: PTH119 - not always a path
             assert not [name for name in mapped if name.startswith(("libtorch", "libc10"))]
             assert worker.memory_full_info().pss < 100e6, worker.memory_full_info()
@@ -311,11 +309,10 @@ def test_requests_survive_the_engine_and_a_worker_being_killed(own_server: Serve
     (new_engine,) = part(own_server, "iei.engine.process")
     assert new_engine.pid != engine.pid
 
-    own_server.workers()[0].kill()
-    deadline = time.monotonic() + 30
-    while len(own_server.workers()) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    killed = own_server.all_workers(2)[0]
+    killed.kill()
+    killed.wait(30)
+    own_server.all_workers(2)
     np.testing.assert_allclose(embed(own_server.url, photos[:1])[0], expected, atol=1e-5)
 
 

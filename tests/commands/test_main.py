@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gc
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +14,7 @@ from iei.settings import Settings
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[Catalog]:
+def served(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[list[Catalog]]:
     """The catalogs of servers that would be running now."""
     served: list[Catalog] = []
 
@@ -26,7 +28,8 @@ def served(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) ->
     monkeypatch.setattr("iei.commands.master.Server", Server)
     monkeypatch.setattr("iei.commands.serve.configure", lambda settings: None)
     caplog.set_level("INFO", "iei")
-    return served
+    yield served
+    gc.enable()  # which a server does once it has its app
 
 
 @pytest.mark.parametrize(
