@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,15 @@ class Failure:
 Outcome = Outputs | Failure
 
 
+class Pending(NamedTuple):
+    """Tasks that have been begun."""
+
+    done: Callable[[], bool]
+    """Whether `finish` would not wait for the device."""
+    finish: Callable[[], list[Outcome]]
+    """As `execute`. To be called once."""
+
+
 def execute(model: Model, tasks: Sequence[Task]) -> list[Outcome]:
     """Runs `tasks`, which share a modality, as one forward: an outcome for each, in order.
 
@@ -53,8 +63,8 @@ def execute(model: Model, tasks: Sequence[Task]) -> list[Outcome]:
     return _outcomes(rows, tasks)
 
 
-def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Callable[[], list[Outcome]]:
-    """Begins `tasks`, which share a modality, as one forward, and returns what finishes it as `execute` does.
+def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Pending:
+    """Begins `tasks`, which share a modality, as one forward.
 
     Args:
         overlapping: begins it.
@@ -70,7 +80,7 @@ def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Call
         raise
     except Exception as error:
         fault = error
-        return lambda: _halves(model, tasks, fault)
+        return Pending(lambda: True, lambda: _halves(model, tasks, fault))
 
     def finish() -> list[Outcome]:
         try:
@@ -81,7 +91,7 @@ def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Call
             return _halves(model, tasks, error)
         return _outcomes(rows, tasks)
 
-    return finish
+    return Pending(begun.done, finish)
 
 
 def _arguments(tasks: Sequence[Task]) -> tuple[Modality, list[Input], set[str]]:

@@ -10,6 +10,7 @@ import pytest
 
 from iei.engine import in_flight
 from iei.engine.answers import Status
+from iei.engine.in_flight import LOOK_S
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.scheduler import Scheduler
 from iei.models.catalog import LoadRequest
@@ -91,7 +92,7 @@ def test_the_second_batch_grows_until_the_first_is_about_to_be_done(clock: Clock
     asker.ask(2)
     scheduler.step()
     asker.ask(3)
-    assert scheduler.wait_s == pytest.approx(1.0, abs=0.01)
+    assert scheduler.wait_s == LOOK_S
     scheduler.step()
     assert model.events == ["begin 1"]
     clock.now += 0.9995
@@ -99,6 +100,21 @@ def test_the_second_batch_grows_until_the_first_is_about_to_be_done(clock: Clock
     scheduler.step()
     scheduler.step()
     assert model.events == ["begin 1", "begin 2,3", "finish 1"]
+
+
+def test_a_batch_that_is_done_sooner_than_expected_is_answered_at_once(clock: Clock) -> None:
+    model, scheduler, asker = _known_to_take_a_second(clock)
+    asker.ask(1)
+    scheduler.step()
+    asker.ask(2)
+    scheduler.step()
+    assert model.events == ["begin 1"]
+    model.all_done = True
+    assert scheduler.wait_s == 0
+    scheduler.step()
+    assert asker.statuses == {1: Status.OK}
+    scheduler.step()
+    assert model.events == ["begin 1", "finish 1", "begin 2"]
 
 
 def test_a_batch_that_cannot_grow_is_begun_at_once(clock: Clock) -> None:
@@ -145,7 +161,8 @@ def test_a_batch_that_fails_is_halved_and_the_one_after_it_is_not(at_begin: bool
         asker.ask(value)
     run_all(scheduler)
     assert asker.statuses == {value: Status.FAILED if value == CULPRIT else Status.OK for value in (1, 2, 66, 3, 4, 5)}
-    assert model.events[:2] == ["begin 1,2,66,3", "begin 4,5"]
+    # What could not even be begun is halved at once.
+    assert model.events[:2] == ["begin 1,2,66,3", "run 1,2" if at_begin else "begin 4,5"]
     assert model.events[-1] == "finish 4,5"
 
 

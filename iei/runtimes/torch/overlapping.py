@@ -24,6 +24,9 @@ from iei.runtimes.torch.staging import Places, Staging, join, split
 class Mark(Protocol):
     """A point in the work of a device."""
 
+    def query(self) -> bool:
+        """Whether the device has got there. Raises RuntimeError as `synchronize` does."""
+
     def synchronize(self) -> None:
         """Waits until the device has got there. Raises RuntimeError if it never will."""
 
@@ -156,6 +159,13 @@ class BegunBatch:
     """Where the results will be."""
     places: Places
     mark: Mark
+
+    def done(self) -> bool:
+        """As `iei.runtimes.api.Begun.done`."""
+        try:
+            return self.mark.query()
+        except RuntimeError:  # `finish` meets it, too, and tells what it means
+            return True
 
     def finish(self) -> list[Outputs]:
         """As `iei.runtimes.api.Begun.finish`."""

@@ -35,6 +35,11 @@ class InlineMark:
     waits: list[str]
     error: Exception | None
 
+    def query(self) -> bool:
+        if self.error:
+            raise self.error
+        return False
+
     def synchronize(self) -> None:
         self.waits.append("wait")
         if self.error:
@@ -115,6 +120,14 @@ def test_beginning_does_not_wait(overlapping: OverlappingRuntime, streams: Inlin
     assert streams.events == ["upload", "compute", "download"]
     begun.finish()
     assert streams.events[3:] == ["wait"]
+
+
+def test_a_batch_is_done_when_the_device_says_so_or_has_failed(
+    overlapping: OverlappingRuntime, streams: InlineStreams
+) -> None:
+    assert not overlapping.begin("image", _pictures(overlapping, 1), ["mean"]).done()
+    streams.error = RuntimeError("out of luck")
+    assert overlapping.begin("image", _pictures(overlapping, 1), ["mean"]).done()
 
 
 @pytest.mark.parametrize("outputs", [["mean"], ["tokens"], ["mean", "patches"]])
