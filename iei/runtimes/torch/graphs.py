@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from iei.runtimes.torch.streams import own_stream
 from iei.runtimes.torch.vision_model import Hidden
 
 log = logging.getLogger("iei.engine")
@@ -56,7 +57,7 @@ class CudaRecorder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.stream = own_stream(device)
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 

@@ -19,6 +19,7 @@ from iei.runtimes.api import Input, Outputs
 from iei.runtimes.torch.device import Placement
 from iei.runtimes.torch.runtime import TorchRuntime, Towers
 from iei.runtimes.torch.staging import Places, Staging, join, split
+from iei.runtimes.torch.streams import own_stream
 
 
 class Mark(Protocol):
@@ -56,9 +57,9 @@ class CudaStreams:
     """
 
     def __init__(self, device: torch.device, compute: torch.cuda.Stream | None = None) -> None:
-        self._upload = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._compute = compute or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._download = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._upload = own_stream(device)
+        self._compute = compute or own_stream(device)
+        self._download = own_stream(device)
         # The weights were copied on this thread's stream, which these don't wait for.
         torch.cuda.current_stream(device).synchronize()
 
