@@ -75,7 +75,8 @@ class InFlight(Generic[P]):
         self._flights: deque[_Flight[P]] = deque()
         self._landed_at = 0.0
         self._begin_s = 0.0
-        """What the last batch took to begin."""
+        """What the last batch took to begin that was begun while nothing was in flight, or one that took less since.
+        Others may have waited for the device: transformers looks at the values of a text's mask."""
         self._expected: dict[tuple[Hashable, int], float] = {}
         """Kind of a batch → the seconds that it takes at least."""
 
@@ -117,14 +118,16 @@ class InFlight(Generic[P]):
             DeviceLost: as `begin` does.
         """
         now = time.monotonic()
-        if not self._flights:
+        is_first = not self._flights
+        if is_first:
             self._timer.start()
         try:
             self._flights.append(_Flight(jobs, spec, begin(), now))
         finally:
             if not self._flights:
                 self._timer.stop()
-        self._begin_s = time.monotonic() - now
+        begin_s = time.monotonic() - now
+        self._begin_s = begin_s if is_first else min(begin_s, self._begin_s)
 
     def finish(self) -> Landed[P]:
         """Waits for the oldest batch; there must be one.

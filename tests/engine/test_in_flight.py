@@ -79,6 +79,16 @@ def test_beginning_another_may_wait_until_the_first_is_about_to_be_done(flights:
     assert not flights.all.is_done
 
 
+def test_what_a_batch_takes_to_begin_while_another_is_computed_may_have_a_forward_in_it(flights: Flights) -> None:
+    flights.begin(1.0, begin_s=0.25)
+    flights.begin(1.0, begin_s=0.75)
+    flights.all.finish()
+    assert flights.wait() == pytest.approx(1.0 - 0.25, abs=3 * MARGIN_S)
+    flights.begin(1.0, begin_s=0.125)
+    flights.all.finish()
+    assert flights.wait() == pytest.approx(1.0 - 0.125, abs=3 * MARGIN_S)
+
+
 def test_a_batch_that_is_done_sooner_than_expected_is_seen_soon_and_was_done_then(flights: Flights) -> None:
     flights.begin(1.0)
     flights.all.finish()
