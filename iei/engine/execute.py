@@ -59,8 +59,10 @@ def execute(model: Model, tasks: Sequence[Task]) -> list[Outcome]:
     except DeviceLost:
         raise
     except Exception as error:
-        return _halves(model, tasks, error)
-    return _outcomes(rows, tasks)
+        fault = _described(error)
+    else:
+        return _outcomes(rows, tasks)
+    return _halves(model, tasks, fault)
 
 
 def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Pending:
@@ -79,7 +81,7 @@ def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Pend
     except DeviceLost:
         raise
     except Exception as error:
-        fault = error
+        fault = _described(error)
         return Pending(lambda: True, lambda: _halves(model, tasks, fault))
 
     def finish() -> list[Outcome]:
@@ -88,8 +90,10 @@ def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Pend
         except DeviceLost:
             raise
         except Exception as error:
-            return _halves(model, tasks, error)
-        return _outcomes(rows, tasks)
+            fault = _described(error)
+        else:
+            return _outcomes(rows, tasks)
+        return _halves(model, tasks, fault)
 
     return Pending(begun.done, finish)
 
@@ -100,11 +104,14 @@ def _arguments(tasks: Sequence[Task]) -> tuple[Modality, list[Input], set[str]]:
     return tasks[0].modality, [task.array for task in tasks], wanted
 
 
-def _halves(model: Model, tasks: Sequence[Task], error: Exception) -> list[Outcome]:
-    """Outcomes of tasks that failed together with `error`."""
+def _halves(model: Model, tasks: Sequence[Task], fault: str) -> list[Outcome]:
+    """Outcomes of tasks that failed together.
+
+    To be called outside of `except`: the error's traceback has the batch's memory on the device, which the halves need.
+    """
     if len(tasks) == 1:
-        log.warning("the model failed on an input of shape %s: %s", tasks[0].array.shape, error)
-        return [Failure(f"the model failed on this input: {type(error).__name__}: {_first_line(error)}")]
+        log.warning("the model failed on an input of shape %s: %s", tasks[0].array.shape, fault)
+        return [Failure(f"the model failed on this input: {fault}")]
     half = len(tasks) // 2
     return execute(model, tasks[:half]) + execute(model, tasks[half:])
 
@@ -120,5 +127,6 @@ def _outcome(row: Outputs, task: Task) -> Outcome:
     return outputs
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or "no message").splitlines()[0][:200]
+def _described(error: Exception) -> str:
+    """Type and first line."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:200]}"
