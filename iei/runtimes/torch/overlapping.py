@@ -47,6 +47,9 @@ class Streams(Protocol):
     def mark(self) -> Mark:
         """What the device has done once it has done all that is on the current stream."""
 
+    def synchronize(self) -> None:
+        """Waits until the device has done all that is on the three. Raises RuntimeError if it never will."""
+
 
 class CudaStreams:
     """Implements `Streams`.
@@ -71,24 +74,30 @@ class CudaStreams:
     def compute(self, inputs: Iterable[Tensor]) -> Iterator[None]:
         """As `Streams.compute`."""
         self._compute.wait_stream(self._upload)
+        for tensor in inputs:
+            # Freed, its memory is not given away before this stream is done with it, also if the forward raises.
+            tensor.record_stream(self._compute)
         with torch.cuda.stream(self._compute):
             yield
-        for tensor in inputs:
-            tensor.record_stream(self._compute)  # its memory is not given away before
 
     @contextmanager
     def download(self, results: Tensor) -> Iterator[None]:
         """As `Streams.download`."""
         self._download.wait_stream(self._compute)
+        results.record_stream(self._download)
         with torch.cuda.stream(self._download):
             yield
-        results.record_stream(self._download)
 
     def mark(self) -> Mark:
         """As `Streams.mark`. A thread that waits for it sleeps: the workers that decode need its core."""
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
+
+    def synchronize(self) -> None:
+        """As `Streams.synchronize`."""
+        for stream in (self._upload, self._compute, self._download):
+            stream.synchronize()
 
 
 class _Buffers:
@@ -131,16 +140,26 @@ class OverlappingRuntime(TorchRuntime):
         """As `iei.runtimes.api.Overlapping.begin`."""
         buffers = self._free.pop() if self._free else _Buffers(self._device)
         with self.noticing_loss(), torch.inference_mode():
-            with self._streams.upload():
-                inputs = self.upload(modality, batch, buffers.staging)
-            with self._streams.compute(inputs):
-                joined, places = join(self.compute(modality, inputs, outputs))
-                # A single output may lie in the memory of a graph, which the next batch overwrites.
-                joined = joined.clone() if len(places) == 1 else joined
-            with self._streams.download(joined):
-                host = buffers.receive(joined)
-                mark = self._streams.mark()
+            try:
+                host, places, mark = self._enqueue(modality, batch, outputs, buffers)
+            except Exception:
+                # Whoever gets the error may overwrite the inputs, which the device may still copy.
+                self._streams.synchronize()
+                raise
         return BegunBatch(self, modality, batch, buffers, host, places, mark)
+
+    def _enqueue(
+        self, modality: Modality, batch: Sequence[Input], outputs: Collection[str], buffers: _Buffers
+    ) -> tuple[Tensor, Places, Mark]:
+        """Returns where the results will be on the host, what they are there, and when."""
+        with self._streams.upload():
+            inputs = self.upload(modality, batch, buffers.staging)
+        with self._streams.compute(inputs):
+            joined, places = join(self.compute(modality, inputs, outputs))
+            # A single output may lie in the memory of a graph, which the next batch overwrites.
+            joined = joined.clone() if len(places) == 1 else joined
+        with self._streams.download(joined):
+            return buffers.receive(joined), places, self._streams.mark()
 
     def take_back(self, buffers: _Buffers) -> None:
         """Keeps buffers that the device does not use any more for another batch."""
