@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from iei.errors import StartupError
 from iei.runtimes.torch.streams import own_stream
 from iei.runtimes.torch.vision_model import Hidden
 
@@ -128,6 +129,9 @@ class Graphs:
             outputs: what is compared.
             dtype: of the forward.
             work: what is recorded, if it is not the eager forward itself.
+
+        Raises:
+            StartupError: a recording that failed has left the device's memory in a state that nothing can be done with.
         """
         largest = len(pixels) - 1
         work = work or self._eager
@@ -141,7 +145,7 @@ class Graphs:
             except Exception as error:
                 # Mostly what can't be recorded, or memory: the smaller sizes would fail as well.
                 log.warning("graphs: batches of up to %d stay eager: %s: %s", size, type(error).__name__, error)
-                return
+                return _check_allocator()
             if fault:
                 log.warning("graphs: batches of %d stay eager: %s", size, fault)
             else:
@@ -171,6 +175,22 @@ class Graphs:
                 if not (off <= allowed and off <= apart / 2):  # also if one of them is NaN
                     return f"{name} differs by {off:.2g} (allowed: {min(allowed, apart / 2):.2g})"
         return None
+
+
+def _check_allocator() -> None:
+    """Tries whether memory can still be freed: to older versions of torch, a failed recording seems to go on for ever.
+
+    It is what https://github.com/pytorch/pytorch/pull/180395 mends.
+
+    Raises:
+        StartupError: it can't. Each time that the device's memory is full, torch would fail instead of freeing some.
+    """
+    try:
+        torch.cuda.empty_cache()
+    except RuntimeError as error:
+        raise StartupError(
+            "Recording graphs has failed, and torch can't free memory any more: set IEI_GPU_FORWARD=eager."
+        ) from error
 
 
 def batch_sizes(largest: int) -> list[int]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from iei.errors import StartupError
 from iei.runtimes.torch.graphs import Graphs, Replay, batch_sizes
 from iei.runtimes.torch.vision_model import Hidden
 from tests.runtimes.torch.recorders import ReplayedCalls
@@ -137,6 +138,20 @@ def test_a_size_that_cannot_be_recorded_ends_the_recording(caplog: pytest.LogCap
     assert "graphs: 1 of 3 batch sizes (4) after" in caplog.text
     assert "batches of up to 2 stay eager: OutOfMemoryError: CUDA out of memory" in caplog.text
     torch.testing.assert_close(graphs(NOISE[:2]).tokens, _forward(NOISE[:2]).tokens)
+
+
+def test_a_failed_recording_after_which_no_memory_can_be_freed_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unrecordable(ReplayedCalls):
+        def record(self, work: Callable[[], Hidden]) -> tuple[Hidden, Replay]:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    def empty_cache() -> None:
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    assert _graphs(Unrecordable()).recorded == []
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    with pytest.raises(StartupError, match="set IEI_GPU_FORWARD=eager"):
+        _graphs(Unrecordable())
 
 
 def test_what_is_recorded_may_be_another_forward_that_gives_nearly_the_same() -> None:
