@@ -155,6 +155,9 @@ class _TimedBegun:
     begun: Begun
     began: float
 
+    def done(self) -> bool:
+        return self.begun.done()
+
     def finish(self) -> list[Outputs]:
         try:
             return self.begun.finish()

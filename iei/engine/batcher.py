@@ -16,7 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, count, islice
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -97,11 +97,15 @@ class Batcher(Generic[P]):
 
     @property
     def fills_a_batch(self) -> bool:
-        """Whether as many interactive jobs as one forward takes wait beside the oldest: nothing can be added to it."""
-        leader = self._oldest(Priority.INTERACTIVE)
-        if leader is None:
+        """Whether the next batch is full of interactive jobs, so that nothing can be added to it."""
+        if not self._groups:
             return False
-        return len(self._groups[_group_key(leader)][Priority.INTERACTIVE]) >= min(self.max_batch, leader.most)
+        leader = self._leader()
+        if leader.priority is Priority.BULK:
+            return False
+        full = min(self.max_batch, leader.most)
+        alive = (job for job in self._groups[_group_key(leader)][leader.priority] if not job.cancelled)
+        return len(list(islice(alive, full))) == full
 
     def add(self, job: Job[P], now: float) -> None:
         """Queues a job. Its id must differ from those of its owner's waiting jobs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,15 @@ class Failure:
 Outcome = Outputs | Failure
 
 
+class Pending(NamedTuple):
+    """Tasks that have been begun."""
+
+    done: Callable[[], bool]
+    """Whether `finish` would not wait for the device."""
+    finish: Callable[[], list[Outcome]]
+    """As `execute`. To be called once."""
+
+
 def execute(model: Model, tasks: Sequence[Task]) -> list[Outcome]:
     """Runs `tasks`, which share a modality, as one forward: an outcome for each, in order.
 
@@ -49,12 +59,14 @@ def execute(model: Model, tasks: Sequence[Task]) -> list[Outcome]:
     except DeviceLost:
         raise
     except Exception as error:
-        return _halves(model, tasks, error)
-    return _outcomes(rows, tasks)
+        fault = _described(error)
+    else:
+        return _outcomes(rows, tasks)
+    return _halves(model, tasks, fault)
 
 
-def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Callable[[], list[Outcome]]:
-    """Begins `tasks`, which share a modality, as one forward, and returns what finishes it as `execute` does.
+def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Pending:
+    """Begins `tasks`, which share a modality, as one forward.
 
     Args:
         overlapping: begins it.
@@ -69,8 +81,8 @@ def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Call
     except DeviceLost:
         raise
     except Exception as error:
-        fault = error
-        return lambda: _halves(model, tasks, fault)
+        fault = _described(error)
+        return Pending(lambda: True, lambda: _halves(model, tasks, fault))
 
     def finish() -> list[Outcome]:
         try:
@@ -78,10 +90,12 @@ def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Call
         except DeviceLost:
             raise
         except Exception as error:
-            return _halves(model, tasks, error)
-        return _outcomes(rows, tasks)
+            fault = _described(error)
+        else:
+            return _outcomes(rows, tasks)
+        return _halves(model, tasks, fault)
 
-    return finish
+    return Pending(begun.done, finish)
 
 
 def _arguments(tasks: Sequence[Task]) -> tuple[Modality, list[Input], set[str]]:
@@ -90,11 +104,14 @@ def _arguments(tasks: Sequence[Task]) -> tuple[Modality, list[Input], set[str]]:
     return tasks[0].modality, [task.array for task in tasks], wanted
 
 
-def _halves(model: Model, tasks: Sequence[Task], error: Exception) -> list[Outcome]:
-    """Outcomes of tasks that failed together with `error`."""
+def _halves(model: Model, tasks: Sequence[Task], fault: str) -> list[Outcome]:
+    """Outcomes of tasks that failed together.
+
+    To be called outside of `except`: the error's traceback has the batch's memory on the device, which the halves need.
+    """
     if len(tasks) == 1:
-        log.warning("the model failed on an input of shape %s: %s", tasks[0].array.shape, error)
-        return [Failure(f"the model failed on this input: {type(error).__name__}: {_first_line(error)}")]
+        log.warning("the model failed on an input of shape %s: %s", tasks[0].array.shape, fault)
+        return [Failure(f"the model failed on this input: {fault}")]
     half = len(tasks) // 2
     return execute(model, tasks[:half]) + execute(model, tasks[half:])
 
@@ -110,5 +127,6 @@ def _outcome(row: Outputs, task: Task) -> Outcome:
     return outputs
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or "no message").splitlines()[0][:200]
+def _described(error: Exception) -> str:
+    """Type and first line."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:200]}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from iei.engine.batcher import Job
-from iei.engine.execute import Outcome
+from iei.engine.execute import Outcome, Pending
 from iei.engine.watchdog import Timer
 from iei.models.spec import ModelSpec
 
@@ -28,6 +28,8 @@ MARGIN_S = 0.001
 SLOWER = 1.05
 """How much an expected duration grows with each batch that took longer. It falls at once: beginning too early costs
 less than a device that waits."""
+LOOK_S = 0.002
+"""How often to look whether a batch is done that is not expected to be: an answer is late by no more than this."""
 MOST_KINDS = 512
 """Kinds of batches whose durations are kept: clients choose the sizes of pictures."""
 
@@ -45,15 +47,17 @@ class Landed(NamedTuple, Generic[P]):
     started: float
     """When the device could begin to compute it, `time.monotonic()`: the batches before it were done."""
     seconds: float
-    """From then until it was done."""
+    """From then until it was done, or seen to be."""
 
 
 @dataclass(slots=True, eq=False)
 class _Flight(Generic[P]):
     jobs: list[Job[P]]
     spec: ModelSpec
-    finish: Callable[[], list[Outcome]]
+    pending: Pending
     began: float
+    done_at: float | None = None
+    """When it was first seen to be done."""
     gone: set[Hashable] = field(default_factory=set)
 
     @property
@@ -71,7 +75,8 @@ class InFlight(Generic[P]):
         self._flights: deque[_Flight[P]] = deque()
         self._landed_at = 0.0
         self._begin_s = 0.0
-        """What the last batch took to begin."""
+        """What the last batch took to begin that was begun while nothing was in flight, or one that took less since.
+        Others may have waited for the device: transformers looks at the values of a text's mask."""
         self._expected: dict[tuple[Hashable, int], float] = {}
         """Kind of a batch → the seconds that it takes at least."""
 
@@ -84,31 +89,45 @@ class InFlight(Generic[P]):
         return len(self._flights) >= DEPTH
 
     @property
-    def wait_s(self) -> float:
-        """How long beginning another batch, or finishing the oldest, may wait; there must be one.
+    def is_done(self) -> bool:
+        """Whether the oldest batch can be finished without waiting for it. To be asked often: it notes since when."""
+        if not self._flights:
+            return False
+        first = self._flights[0]
+        if first.done_at is None and first.pending.done():
+            first.done_at = time.monotonic()
+        return first.done_at is not None
 
-        In whole milliseconds, rounded down: epoll rounds up.
+    @property
+    def wait_s(self) -> float:
+        """How long to wait before looking again whether to begin another batch, or to finish the oldest.
+
+        There must be one. In whole milliseconds, rounded down: epoll rounds up.
         """
+        if self.is_done:
+            return 0.0
         first = self._flights[0]
         expected = self._expected.get(first.kind, 0.0)
         due = self._started(first) + expected - self._begin_s - MARGIN_S
-        return max(0.0, math.floor((due - time.monotonic()) * 1e3) / 1e3)
+        return min(LOOK_S, max(0.0, math.floor((due - time.monotonic()) * 1e3) / 1e3))
 
-    def begin(self, jobs: list[Job[P]], begin: Callable[[], Callable[[], list[Outcome]]], spec: ModelSpec) -> None:
-        """Takes a batch on. `begin` begins it, and returns what finishes it.
+    def begin(self, jobs: list[Job[P]], begin: Callable[[], Pending], spec: ModelSpec) -> None:
+        """Takes a batch on, which `begin` begins.
 
         Raises:
             DeviceLost: as `begin` does.
         """
         now = time.monotonic()
-        if not self._flights:
+        is_first = not self._flights
+        if is_first:
             self._timer.start()
         try:
             self._flights.append(_Flight(jobs, spec, begin(), now))
         finally:
             if not self._flights:
                 self._timer.stop()
-        self._begin_s = time.monotonic() - now
+        begin_s = time.monotonic() - now
+        self._begin_s = begin_s if is_first else min(begin_s, self._begin_s)
 
     def finish(self) -> Landed[P]:
         """Waits for the oldest batch; there must be one.
@@ -119,12 +138,12 @@ class InFlight(Generic[P]):
         flight = self._flights.popleft()
         started = self._started(flight)
         try:
-            outcomes = flight.finish()
+            outcomes = flight.pending.finish()
         finally:
             self._timer.stop()
         if self._flights:
             self._timer.start()  # of the next one, which the device computes from now on
-        self._landed_at = time.monotonic()
+        self._landed_at = time.monotonic() if flight.done_at is None else flight.done_at
         seconds = self._landed_at - started
         self._learn(flight.kind, seconds)
         return Landed(flight.jobs, flight.spec, outcomes, flight.gone, started, seconds)

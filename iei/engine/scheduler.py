@@ -125,7 +125,7 @@ class Scheduler:
         self._meter.loaded(self._models.loaded)
 
     def step(self) -> None:
-        """Does what is due: runs or begins the next batch, or finishes the oldest in flight; then lets a model load.
+        """Does what is due: finishes the oldest batch in flight, or runs or begins the next; then lets a model load.
 
         What was cancelled, or has expired, is answered with the next batch.
 
@@ -134,7 +134,7 @@ class Scheduler:
         """
         if self._in_flight and self.wait_s:
             return
-        if self._in_flight and (self._in_flight.is_full or self._models.next_waits or not len(self._batcher)):
+        if self._in_flight.is_done or self._must_finish:
             self._finish()
         else:
             self._take_turn()
@@ -150,6 +150,12 @@ class Scheduler:
         """
         while self._in_flight:
             self._finish()
+
+    @property
+    def _must_finish(self) -> bool:
+        """Whether there is nothing else to do than to wait for the oldest in flight."""
+        may_begin = len(self._batcher) and not self._in_flight.is_full and not self._models.next_waits
+        return len(self._in_flight) > 0 and not may_begin
 
     def _take_turn(self) -> None:
         turn = self._batcher.next(time.monotonic())

@@ -52,6 +52,9 @@ class Model(Protocol):
 class Begun(Protocol):
     """A batch that the device computes, or will compute after those that were begun before it."""
 
+    def done(self) -> bool:
+        """Whether `finish` would not wait: the batch is computed, or has failed. Raises nothing."""
+
     def finish(self) -> list[Outputs]:
         """Waits for what `Model.run` would have returned. To be called once.
 

@@ -53,7 +53,10 @@ class KnownRuntime:
 
 
 class OverlappingRuntime(KnownRuntime):
-    """Implements `Overlapping`, too. Batches are computed when they are finished; `events` has what was done."""
+    """Implements `Overlapping`, too. Batches are computed when they are finished; `events` has what was done.
+
+    None is done before, unless `all_done` is set.
+    """
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class OverlappingRuntime(KnownRuntime):
     ) -> None:
         super().__init__(before)
         self.events: list[str] = []
+        self.all_done = False
         self._at_begin = at_begin
 
     def begin(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> KnownBegun:
@@ -82,6 +86,9 @@ class KnownBegun:
     modality: Modality
     batch: Sequence[Input]
     outputs: Collection[str]
+
+    def done(self) -> bool:
+        return self.runtime.all_done
 
     def finish(self) -> list[Outputs]:
         self.runtime.events.append(f"finish {_values(self.batch)}")

@@ -48,6 +48,26 @@ def test_a_batch_takes_the_oldest_first_and_no_more_than_fits() -> None:
     assert not batcher
 
 
+def test_a_batch_is_filled_by_interactive_jobs_that_wait_for_it() -> None:
+    batcher = filled(Batcher(2), job(1), job(2, priority=BULK))
+    assert not batcher.fills_a_batch
+    batcher.add(job(3), now=0.0)
+    assert batcher.fills_a_batch
+    batcher.cancel("w", 3)
+    assert not batcher.fills_a_batch
+
+
+def test_nothing_fills_a_batch_that_bulk_leads() -> None:
+    assert not Batcher[None](2).fills_a_batch
+    batcher = filled(Batcher(2), job(0, "b", priority=BULK))
+    for number in range(1, 2 * PATIENCE + 1, 2):
+        assert ids(filled(batcher, job(number), job(number + 1)).next(0.0).batch) == [number, number + 1]
+    filled(batcher, job(100), job(101))
+    assert not batcher.fills_a_batch
+    assert ids(batcher.next(0.0).batch) == [0]
+    assert batcher.fills_a_batch
+
+
 def test_shapes_do_not_mix_and_the_oldest_job_decides_whose_turn_it_is() -> None:
     batcher = filled(Batcher(8), job(1, "small"), job(2, "large"), job(3, "small"))
     assert ids(batcher.next(0.0).batch) == [1, 3]

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import weakref
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pytest
 
-from iei.engine.execute import Failure, Task, execute
+from iei.engine.execute import Failure, Outcome, Task, begin, execute
 from iei.models.spec import Modality
 from iei.runtimes.api import DeviceLost, Input, Outputs
-from tests.engine.runtimes_for_tests import KnownRuntime, picture
+from tests.engine.runtimes_for_tests import KnownBegun, KnownRuntime, OverlappingRuntime, picture
 
 CULPRIT = 66
 
@@ -45,6 +46,48 @@ def test_a_failing_batch_is_split_until_the_culprit_is_alone(place: int) -> None
         else:
             assert isinstance(outcome, dict)
             np.testing.assert_array_equal(outcome["mean"], [value] * 3)
+
+
+class Memory:
+    """What a forward allocates."""
+
+
+class FailsOnMany(OverlappingRuntime):
+    """Fails on more than one picture. `kept` has how many earlier forwards had memory left at each one's start."""
+
+    def __init__(self) -> None:
+        super().__init__(self._forward)
+        self.kept: list[int] = []
+        self._memories: list[weakref.ref[Memory]] = []
+
+    def _forward(self, batch: Sequence[Input]) -> None:
+        self.kept.append(sum(memory() is not None for memory in self._memories))
+        memory = Memory()
+        self._memories.append(weakref.ref(memory))
+        if len(batch) > 1:
+            raise RuntimeError("out of memory")
+
+
+class FailsToBegin(FailsOnMany):
+    def begin(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> KnownBegun:
+        self._forward(batch)
+        return super().begin(modality, batch, outputs)
+
+
+@pytest.mark.parametrize(
+    ("model", "run"),
+    [
+        (FailsOnMany(), lambda model, tasks: execute(model, tasks)),
+        (FailsOnMany(), lambda model, tasks: begin(model, model, tasks).finish()),
+        (FailsToBegin(), lambda model, tasks: begin(model, model, tasks).finish()),
+    ],
+    ids=["run", "finish", "begin"],
+)
+def test_halves_have_the_memory_of_the_batch_that_failed(
+    model: FailsOnMany, run: Callable[[FailsOnMany, list[Task]], list[Outcome]]
+) -> None:
+    assert all(isinstance(outcome, dict) for outcome in run(model, tasks(1, 2, 3, 4)))
+    assert model.kept == [0] * 7
 
 
 def test_values_that_are_not_finite_are_a_failure_of_that_input_alone() -> None:

@@ -19,10 +19,14 @@ from iei.runtimes.api import Input, Outputs
 from iei.runtimes.torch.device import Placement
 from iei.runtimes.torch.runtime import TorchRuntime, Towers
 from iei.runtimes.torch.staging import Places, Staging, join, split
+from iei.runtimes.torch.streams import own_stream
 
 
 class Mark(Protocol):
     """A point in the work of a device."""
+
+    def query(self) -> bool:
+        """Whether the device has got there. Raises RuntimeError as `synchronize` does."""
 
     def synchronize(self) -> None:
         """Waits until the device has got there. Raises RuntimeError if it never will."""
@@ -43,6 +47,9 @@ class Streams(Protocol):
     def mark(self) -> Mark:
         """What the device has done once it has done all that is on the current stream."""
 
+    def synchronize(self) -> None:
+        """Waits until the device has done all that is on the three. Raises RuntimeError if it never will."""
+
 
 class CudaStreams:
     """Implements `Streams`.
@@ -53,9 +60,9 @@ class CudaStreams:
     """
 
     def __init__(self, device: torch.device, compute: torch.cuda.Stream | None = None) -> None:
-        self._upload = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._compute = compute or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._download = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._upload = own_stream(device)
+        self._compute = compute or own_stream(device)
+        self._download = own_stream(device)
         # The weights were copied on this thread's stream, which these don't wait for.
         torch.cuda.current_stream(device).synchronize()
 
@@ -67,24 +74,30 @@ class CudaStreams:
     def compute(self, inputs: Iterable[Tensor]) -> Iterator[None]:
         """As `Streams.compute`."""
         self._compute.wait_stream(self._upload)
+        for tensor in inputs:
+            # Freed, its memory is not given away before this stream is done with it, also if the forward raises.
+            tensor.record_stream(self._compute)
         with torch.cuda.stream(self._compute):
             yield
-        for tensor in inputs:
-            tensor.record_stream(self._compute)  # its memory is not given away before
 
     @contextmanager
     def download(self, results: Tensor) -> Iterator[None]:
         """As `Streams.download`."""
         self._download.wait_stream(self._compute)
+        results.record_stream(self._download)
         with torch.cuda.stream(self._download):
             yield
-        results.record_stream(self._download)
 
     def mark(self) -> Mark:
         """As `Streams.mark`. A thread that waits for it sleeps: the workers that decode need its core."""
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
+
+    def synchronize(self) -> None:
+        """As `Streams.synchronize`."""
+        for stream in (self._upload, self._compute, self._download):
+            stream.synchronize()
 
 
 class _Buffers:
@@ -127,16 +140,26 @@ class OverlappingRuntime(TorchRuntime):
         """As `iei.runtimes.api.Overlapping.begin`."""
         buffers = self._free.pop() if self._free else _Buffers(self._device)
         with self.noticing_loss(), torch.inference_mode():
-            with self._streams.upload():
-                inputs = self.upload(modality, batch, buffers.staging)
-            with self._streams.compute(inputs):
-                joined, places = join(self.compute(modality, inputs, outputs))
-                # A single output may lie in the memory of a graph, which the next batch overwrites.
-                joined = joined.clone() if len(places) == 1 else joined
-            with self._streams.download(joined):
-                host = buffers.receive(joined)
-                mark = self._streams.mark()
+            try:
+                host, places, mark = self._enqueue(modality, batch, outputs, buffers)
+            except Exception:
+                # Whoever gets the error may overwrite the inputs, which the device may still copy.
+                self._streams.synchronize()
+                raise
         return BegunBatch(self, modality, batch, buffers, host, places, mark)
+
+    def _enqueue(
+        self, modality: Modality, batch: Sequence[Input], outputs: Collection[str], buffers: _Buffers
+    ) -> tuple[Tensor, Places, Mark]:
+        """Returns where the results will be on the host, what they are there, and when."""
+        with self._streams.upload():
+            inputs = self.upload(modality, batch, buffers.staging)
+        with self._streams.compute(inputs):
+            joined, places = join(self.compute(modality, inputs, outputs))
+            # A single output may lie in the memory of a graph, which the next batch overwrites.
+            joined = joined.clone() if len(places) == 1 else joined
+        with self._streams.download(joined):
+            return buffers.receive(joined), places, self._streams.mark()
 
     def take_back(self, buffers: _Buffers) -> None:
         """Keeps buffers that the device does not use any more for another batch."""
@@ -156,6 +179,13 @@ class BegunBatch:
     """Where the results will be."""
     places: Places
     mark: Mark
+
+    def done(self) -> bool:
+        """As `iei.runtimes.api.Begun.done`."""
+        try:
+            return self.mark.query()
+        except RuntimeError:  # `finish` meets it, too, and tells what it means
+            return True
 
     def finish(self) -> list[Outputs]:
         """As `iei.runtimes.api.Begun.finish`."""

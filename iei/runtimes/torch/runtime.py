@@ -18,7 +18,7 @@ from iei.models.spec import POOLED, Contrast, Modality
 from iei.runtimes.api import MAX_TOKENS, DeviceLost, Input, Outputs
 from iei.runtimes.torch.compiled import compiled
 from iei.runtimes.torch.device import Placement
-from iei.runtimes.torch.graphs import Graphs, Recorder
+from iei.runtimes.torch.graphs import Graphs, Recorder, trials
 from iei.runtimes.torch.lanes import Lanes
 from iei.runtimes.torch.onednn import pack_linears
 from iei.runtimes.torch.staging import Staging, to_arrays
@@ -166,10 +166,11 @@ class TorchRuntime:
         assert self._image_model is not None
         model, side = self._image_model, self._image_model.side
         kind = np.float32 if model.geometry.float_resize else np.uint8
-        noise = np.random.default_rng(0).integers(0, 256, (self.max_batch + 1, *model.geometry.size, 3), np.uint8)
         work = compiled(model.hidden, self._compile_in) if self._compile_in else None
         with torch.inference_mode():
-            pixels = self._staging.put([picture.astype(kind) for picture in noise])
+            pixels = self._staging.put(
+                [picture.astype(kind) for picture in trials(self.max_batch + 1, *model.geometry.size)]
+            )
             graphs.record(pixels, partial(model.outputs, names=side.outputs), self._placement.dtype, work)
         if self._lost():
             raise StartupError(f"{self.device} was lost while graphs were recorded: set IEI_GPU_FORWARD=eager.")

@@ -3,15 +3,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from iei.runtimes.torch.graphs import Graphs, Replay, batch_sizes
+from iei.errors import StartupError
+from iei.runtimes.torch.graphs import Graphs, Replay, batch_sizes, trials
 from iei.runtimes.torch.vision_model import Hidden
 from tests.runtimes.torch.recorders import ReplayedCalls
 
-NOISE = torch.randint(0, 256, (8, 6, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+PICTURES = torch.from_numpy(np.stack(list(trials(8, 6, 6))))
 
 
 def _forward(pixels: Tensor) -> Hidden:
@@ -27,7 +29,7 @@ def _outputs(hidden: Hidden) -> Mapping[str, Tensor]:
 
 def _graphs(recorder: ReplayedCalls, forward: Callable[[Tensor], Hidden] = _forward) -> Graphs:
     graphs = Graphs(forward, recorder)
-    graphs.record(NOISE[:5], _outputs, torch.float32)
+    graphs.record(PICTURES[:5], _outputs, torch.float32)
     return graphs
 
 
@@ -58,7 +60,7 @@ def test_a_batch_is_padded_and_has_its_own_results(count: int) -> None:
     recorder = ReplayedCalls()
     graphs = _graphs(recorder)
     before = recorder.replays
-    for batch in (NOISE[:count], NOISE[4 : 4 + count]):
+    for batch in (PICTURES[:count], PICTURES[4 : 4 + count]):
         for ours, eager in zip(graphs(batch), _forward(batch), strict=True):
             assert ours is not None
             torch.testing.assert_close(ours, eager)
@@ -121,7 +123,35 @@ def test_a_size_that_differs_stays_eager(recorder: ReplayedCalls, caplog: pytest
     assert graphs.recorded == [1, 4]
     assert "batches of 2 stay eager: " in caplog.text
     assert " differs by " in caplog.text
-    torch.testing.assert_close(graphs(NOISE[4:6]).tokens, _forward(NOISE[4:6]).tokens)
+    torch.testing.assert_close(graphs(PICTURES[4:6]).tokens, _forward(PICTURES[4:6]).tokens)
+
+
+@pytest.mark.parametrize(("recorder", "sizes"), [(ReplayedCalls(), [1, 2, 4]), (Forgetful(), [1, 4])])
+def test_an_output_that_is_nearly_the_same_for_all_pictures_is_not_asked_which_it_is_of(
+    recorder: ReplayedCalls, sizes: list[int]
+) -> None:
+    def steady(pixels: Tensor) -> Hidden:
+        hidden = _forward(pixels)
+        assert hidden.pooled is not None
+        return Hidden(hidden.tokens, 1 + 1e-6 * hidden.pooled)
+
+    def rounded(pixels: Tensor) -> Hidden:
+        hidden = steady(pixels)
+        assert hidden.pooled is not None
+        return Hidden(hidden.tokens, hidden.pooled * (1 + 5e-4))
+
+    graphs = Graphs(steady, recorder)
+    graphs.record(PICTURES[:5], _outputs, torch.float32, rounded)
+    assert graphs.recorded == sizes
+
+
+def test_neighbouring_trials_differ_in_kind() -> None:
+    pictures = [picture.astype(float) for picture in trials(7, 24, 32)]
+    assert {picture.shape for picture in pictures} == {(24, 32, 3)}
+    is_plain = [np.ptp(picture, (0, 1)).max() == 0 for picture in pictures]
+    is_noisy = [np.abs(np.diff(picture, 2, 0)).max() > 64 for picture in pictures]
+    assert is_plain == [True, False, False, True, False, False, True]
+    assert is_noisy == [False, False, True, False, False, True, False]
 
 
 def test_a_size_that_cannot_be_recorded_ends_the_recording(caplog: pytest.LogCaptureFixture) -> None:
@@ -136,7 +166,21 @@ def test_a_size_that_cannot_be_recorded_ends_the_recording(caplog: pytest.LogCap
     assert graphs.recorded == [4]
     assert "graphs: 1 of 3 batch sizes (4) after" in caplog.text
     assert "batches of up to 2 stay eager: OutOfMemoryError: CUDA out of memory" in caplog.text
-    torch.testing.assert_close(graphs(NOISE[:2]).tokens, _forward(NOISE[:2]).tokens)
+    torch.testing.assert_close(graphs(PICTURES[:2]).tokens, _forward(PICTURES[:2]).tokens)
+
+
+def test_a_failed_recording_after_which_no_memory_can_be_freed_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unrecordable(ReplayedCalls):
+        def record(self, work: Callable[[], Hidden]) -> tuple[Hidden, Replay]:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    def empty_cache() -> None:
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    assert _graphs(Unrecordable()).recorded == []
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    with pytest.raises(StartupError, match="set IEI_GPU_FORWARD=eager"):
+        _graphs(Unrecordable())
 
 
 def test_what_is_recorded_may_be_another_forward_that_gives_nearly_the_same() -> None:
@@ -148,7 +192,7 @@ def test_what_is_recorded_may_be_another_forward_that_gives_nearly_the_same() ->
         return Hidden(hidden.tokens * (1 + 1e-5), hidden.pooled)
 
     graphs = Graphs(_forward, ReplayedCalls())
-    graphs.record(NOISE[:5], _outputs, torch.float32, compiled)
+    graphs.record(PICTURES[:5], _outputs, torch.float32, compiled)
     assert graphs.recorded == [1, 2, 4]
-    torch.testing.assert_close(graphs(NOISE[:1]).tokens, _forward(NOISE[:1]).tokens * (1 + 1e-5))
+    torch.testing.assert_close(graphs(PICTURES[:1]).tokens, _forward(PICTURES[:1]).tokens * (1 + 1e-5))
     assert set(calls) == {1, 2, 4}

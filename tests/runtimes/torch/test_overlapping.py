@@ -20,7 +20,7 @@ from iei.runtimes.api import DeviceLost, Model, Overlapping
 from iei.runtimes.loading import load
 from iei.runtimes.torch.device import place
 from iei.runtimes.torch.load import load_towers
-from iei.runtimes.torch.overlapping import Mark, OverlappingRuntime
+from iei.runtimes.torch.overlapping import CudaStreams, Mark, OverlappingRuntime
 from iei.runtimes.torch.runtime import TorchRuntime
 from tests.checkpoints.text_checkpoints import write_text_checkpoint
 from tests.load_requests import load_request
@@ -34,6 +34,11 @@ TEXTS = [np.arange(5, 5 + length, dtype=np.int32) for length in (3, 7, 4)]
 class InlineMark:
     waits: list[str]
     error: Exception | None
+
+    def query(self) -> bool:
+        if self.error:
+            raise self.error
+        return False
 
     def synchronize(self) -> None:
         self.waits.append("wait")
@@ -62,6 +67,9 @@ class InlineStreams:
 
     def mark(self) -> Mark:
         return InlineMark(self.events, self.error)
+
+    def synchronize(self) -> None:
+        self.events.append("all done")
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +125,14 @@ def test_beginning_does_not_wait(overlapping: OverlappingRuntime, streams: Inlin
     assert streams.events[3:] == ["wait"]
 
 
+def test_a_batch_is_done_when_the_device_says_so_or_has_failed(
+    overlapping: OverlappingRuntime, streams: InlineStreams
+) -> None:
+    assert not overlapping.begin("image", _pictures(overlapping, 1), ["mean"]).done()
+    streams.error = RuntimeError("out of luck")
+    assert overlapping.begin("image", _pictures(overlapping, 1), ["mean"]).done()
+
+
 @pytest.mark.parametrize("outputs", [["mean"], ["tokens"], ["mean", "patches"]])
 @pytest.mark.parametrize("has_graphs", [True, False], ids=["graphs", "eager"])
 def test_batches_in_flight_have_their_own_results(
@@ -166,11 +182,57 @@ def test_a_device_that_is_lost_meanwhile_is_said_to_be(
         begun.finish()
 
 
-def test_an_error_in_beginning_is_one_of_this_batch_only(overlapping: OverlappingRuntime) -> None:
+def test_an_error_in_beginning_is_one_of_this_batch_only(
+    overlapping: OverlappingRuntime, streams: InlineStreams
+) -> None:
     pictures = _pictures(overlapping, 2)
     with pytest.raises(ValueError, match="shape"):
         overlapping.begin("image", [pictures[0], pictures[1][:-1]], ["mean"])
+    assert streams.events == ["upload", "all done"]
     assert len(overlapping.run("image", pictures, ["mean"])) == 2
+
+
+def test_nothing_reads_the_inputs_any_more_when_a_forward_has_raised(
+    overlapping: OverlappingRuntime, streams: InlineStreams
+) -> None:
+    with pytest.raises(KeyError):
+        overlapping.begin("image", _pictures(overlapping, 1), ["no such output"])
+    assert streams.events == ["upload", "compute", "all done"]
+
+
+class FakeStream:
+    """A stream of a device that there is not."""
+
+    def __init__(self, *_: object) -> None:
+        self.cuda_stream = id(self)
+
+    def wait_stream(self, other: FakeStream) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
+class Recorded:
+    """A tensor that knows which streams use it."""
+
+    def __init__(self) -> None:
+        self.streams: list[object] = []
+
+    def record_stream(self, stream: object) -> None:
+        self.streams.append(stream)
+
+
+@pytest.mark.parametrize("on", ["compute", "download"])
+def test_memory_is_kept_for_a_stream_even_if_what_was_enqueued_there_raises(
+    on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
+    streams: Any = CudaStreams(torch.device("cuda", 0))
+    tensor = Recorded()
+    with pytest.raises(RuntimeError), streams.compute([tensor]) if on == "compute" else streams.download(tensor):
+        raise RuntimeError("no kernel for this picture")
+    assert tensor.streams == [getattr(streams, f"_{on}")]
 
 
 def test_a_model_overlaps_if_its_runtime_does(
