@@ -54,15 +54,7 @@ def execute(model: Model, tasks: Sequence[Task]) -> list[Outcome]:
     Raises:
         DeviceLost: this process can't compute any more.
     """
-    try:
-        rows = model.run(*_arguments(tasks))
-    except DeviceLost:
-        raise
-    except Exception as error:
-        fault = _described(error)
-    else:
-        return _outcomes(rows, tasks)
-    return _halves(model, tasks, fault)
+    return _computed(lambda: model.run(*_arguments(tasks)), model, tasks)
 
 
 def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Pending:
@@ -84,18 +76,20 @@ def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Pend
         fault = _described(error)
         return Pending(lambda: True, lambda: _halves(model, tasks, fault))
 
-    def finish() -> list[Outcome]:
-        try:
-            rows = begun.finish()
-        except DeviceLost:
-            raise
-        except Exception as error:
-            fault = _described(error)
-        else:
-            return _outcomes(rows, tasks)
-        return _halves(model, tasks, fault)
+    return Pending(begun.done, lambda: _computed(begun.finish, model, tasks))
 
-    return Pending(begun.done, finish)
+
+def _computed(compute: Callable[[], Sequence[Outputs]], model: Model, tasks: Sequence[Task]) -> list[Outcome]:
+    """Outcomes of what `compute` returns for all tasks, or else of their halves."""
+    try:
+        rows = compute()
+    except DeviceLost:
+        raise
+    except Exception as error:
+        fault = _described(error)
+    else:
+        return [_outcome(row, task) for row, task in zip(rows, tasks, strict=True)]
+    return _halves(model, tasks, fault)
 
 
 def _arguments(tasks: Sequence[Task]) -> tuple[Modality, list[Input], set[str]]:
@@ -114,10 +108,6 @@ def _halves(model: Model, tasks: Sequence[Task], fault: str) -> list[Outcome]:
         return [Failure(f"the model failed on this input: {fault}")]
     half = len(tasks) // 2
     return execute(model, tasks[:half]) + execute(model, tasks[half:])
-
-
-def _outcomes(rows: Sequence[Outputs], tasks: Sequence[Task]) -> list[Outcome]:
-    return [_outcome(row, task) for row, task in zip(rows, tasks, strict=True)]
 
 
 def _outcome(row: Outputs, task: Task) -> Outcome:
