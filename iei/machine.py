@@ -32,6 +32,28 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that this process may still take; 0 where Linux does not say.
+
+    The smaller of what the machine has left and what its cgroup (version 2) may still take. Files that are only cached
+    count as free.
+
+    Args:
+        root: where `proc` and `sys` are mounted.
+    """
+    try:
+        free = 1024 * _fields(root / "proc" / "meminfo")["MemAvailable:"]
+    except (OSError, KeyError):
+        return 0
+    try:
+        group = _cgroup(root)
+        limit = int((group / "memory.max").read_text())  # ValueError: "max"
+        cached = _fields(group / "memory.stat")["inactive_file"]
+        return max(0, min(free, limit - int((group / "memory.current").read_text()) + cached))
+    except (OSError, ValueError, KeyError):
+        return free
+
+
 def forget_mapped(file: Path) -> None:
     """Drops the pages of a file that this process has mapped. Whoever touches them again gets them read again.
 
@@ -66,12 +88,24 @@ def anonymous_memory(name: str, nbytes: int) -> int:
 def _quota(root: Path) -> int | None:
     """CPU quota of this process's cgroup (version 2) in cores, rounded up; None if there is no limit."""
     try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-        group = next(line.removeprefix("0::/") for line in groups if line.startswith("0::/"))
-        quota, period = (root / "sys/fs/cgroup" / group / "cpu.max").read_text().split()
-    except (OSError, StopIteration):
+        quota, period = (_cgroup(root) / "cpu.max").read_text().split()
+    except OSError:
         return None
     return None if quota == "max" else -(-int(quota) // int(period))
+
+
+def _cgroup(root: Path) -> Path:
+    """The folder of this process's cgroup (version 2). Raises OSError if it has none."""
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::/"):
+            return root / "sys/fs/cgroup" / line.removeprefix("0::/")
+    raise FileNotFoundError("cgroup 2")
+
+
+def _fields(file: Path) -> dict[str, int]:
+    """What a file of the kernel's has as lines of a name and a number."""
+    lines = (line.split() for line in file.read_text().splitlines())
+    return {line[0]: int(line[1]) for line in lines if len(line) > 1}
 
 
 def cpu_has(*flags: str, root: Path = Path("/")) -> bool:

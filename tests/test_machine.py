@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iei.machine import cores, forget_mapped
+from iei.machine import cores, forget_mapped, free_memory
 from iei.settings import InputSettings
 from tests.memory import resident_kib
 
@@ -33,6 +33,26 @@ def test_cores_are_those_that_the_container_is_granted(
     if limit:
         (folder / "cpu.max").write_text(limit + "\n")
     assert cores(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("max", 8 << 30), ("4294967296", (4 - 3 + 1) << 30), ("1073741824", 0), (None, 8 << 30)],
+)
+def test_free_memory_is_that_of_the_machine_and_of_the_container(
+    limit: str | None, expected: int, tmp_path: Path
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text(f"MemTotal: {16 << 20} kB\nMemAvailable: {8 << 20} kB\n")
+    (tmp_path / "proc/self/cgroup").write_text("0::/a.service\n")
+    folder = tmp_path / "sys/fs/cgroup/a.service"
+    folder.mkdir(parents=True)
+    if limit:
+        (folder / "memory.max").write_text(limit + "\n")
+        (folder / "memory.current").write_text(f"{3 << 30}\n")
+        (folder / "memory.stat").write_text(f"anon 1\ninactive_file {1 << 30}\n")
+    assert free_memory(tmp_path) == expected
+    assert free_memory(tmp_path / "elsewhere") == 0
 
 
 def test_decode_threads_are_shared_out_of_the_cores_that_are_granted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,17 +17,21 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from iei.machine import cores, forget_mapped
+from iei.machine import cores, forget_mapped, free_memory
 from iei.models.catalog import LoadRequest
 from iei.models.spec import POOLED, Geometry, Modality
 from iei.runtimes.api import Input, Outputs
 from iei.runtimes.openvino.converted import IMAGE_GRAPH, TEXT_GRAPH, WEIGHTS, Converted, ImageGraph, TextGraph
 from iei.runtimes.openvino.library import hint, ov, properties
 
+log = logging.getLogger("iei.engine")
+
 MAX_BATCH_PER_CORE = 4
-SECOND_COPY_PER_THREAD = 64 << 20
-"""Bytes of weights, for each thread, of which there may be a second copy. Large models on few cores gain nothing:
-a ViT-B computes as many pictures a second without, and its weights are 345 MB."""
+COPIED_AT_START = 128 << 20
+"""Bytes of weights whose second copy, for crowds, is made at the start. That of larger ones (a ViT-B has 345 MB) waits
+for the first crowd: whoever sends one input at a time needs no more memory, and a start takes no longer."""
+SHARE_OF_FREE = 4
+"""A copy that is made later takes at most one part in so many of the memory that is free then."""
 LEAST_PER_PART, PARTS_PER_THREAD = 4, 2
 """Of a large batch, a thread that is done early takes one more part; smaller ones cost more than the wait."""
 LEAST_S = 0.002
@@ -62,8 +69,8 @@ class OpenVINORuntime:
 
         def compiled(file: Path, outputs: Sequence[str], size: Geometry | None = None) -> Graph:
             graph = of_size(read(file), size) if size else read(file)
-            twice = file.with_suffix(WEIGHTS).stat().st_size <= SECOND_COPY_PER_THREAD * threads
-            return Graph(graph, outputs, threads, PRECISIONS[self.dtype], lanes=threads if twice else 1)
+            nbytes = file.with_suffix(WEIGHTS).stat().st_size
+            return Graph(graph, outputs, threads, PRECISIONS[self.dtype], Crowds(nbytes, self._forget_files))
 
         self._folder = folder
         self._threads = threads
@@ -87,8 +94,21 @@ class OpenVINORuntime:
                 self.run(modality, [side.example] * self._threads, side.outputs[:1])
             if modality == "image" and side.own.has_lanes:  # all are as large as the example, but for other sizes
                 side.own.time_lone(partial(self.run, modality, [side.example], side.outputs[:1]))
+        self._forget_files()
+
+    def _forget_files(self) -> None:
         for weights in self._folder.glob(f"*{WEIGHTS}"):
             forget_mapped(weights)
+
+
+@dataclass(frozen=True)
+class Crowds:
+    """That a graph is compiled for crowds, too, and what that takes."""
+
+    nbytes: int
+    """Of the copy of the weights."""
+    made: Callable[[], object]
+    """Called when the copy was made later than at the start."""
 
 
 class Graph:
@@ -97,28 +117,46 @@ class Graph:
     All threads share the operations of a small batch. Of one that has an input for each thread, each thread computes a
     part, and waits for the others once instead of at each operation. Measured for a ViT-Tiny, batch 8, two cores: 46
     pictures a second instead of 33 while others used the cores, as decoders do; 103 instead of 101 while nobody did.
-    The price is a second copy of the weights.
+    And a host that takes a core away for a moment stops one thread, not all that wait for it. The price is a second
+    copy of the weights.
 
     Args:
         graph: as it was converted.
         outputs: their names, in the graph's order.
         threads: that compute a batch.
         precision: of the computation.
-        lanes: parts of a large batch that are computed at the same time; 1: none, and one copy of the weights.
+        crowds: what the second copy takes; without, there is one, and all batches are computed by all threads together.
     """
 
     def __init__(
-        self, graph: ov.Model, outputs: Sequence[str], threads: int, precision: ov.Type, *, lanes: int = 1
+        self,
+        graph: ov.Model,
+        outputs: Sequence[str],
+        threads: int,
+        precision: ov.Type,
+        crowds: Crowds | None = None,
     ) -> None:
+        self._crowds = crowds if threads > 1 else None
+        """What the next crowd has made; None if there is nothing more to make."""
+        self._lanes: list[ov.InferRequest] = []
+        if self._crowds:
+            self._compile_lanes = partial(_requests, graph.clone(), precision, threads, streams=threads)
         with ThreadPoolExecutor(1) as other:  # most of compiling is done by one thread
-            compiling = other.submit(_requests, graph.clone(), precision, threads, streams=lanes) if lanes > 1 else None
+            compiling = None
+            if self._crowds and self._crowds.nbytes <= COPIED_AT_START:
+                self._crowds, compiling = None, other.submit(self._compile_lanes)
             (self._together,) = _requests(graph, precision, threads, streams=1)
-            self._lanes = compiling.result() if compiling else []
-        self.has_lanes = bool(self._lanes)
+            if compiling:
+                self._lanes = compiling.result()
         self._lone_s = math.inf
         """What one thread takes for an input; infinity where nobody has looked, or inputs differ."""
         self._threads = threads
         self._places = {name: place for place, name in enumerate(outputs)}
+
+    @property
+    def has_lanes(self) -> bool:
+        """Whether the copy of the weights for crowds is there."""
+        return bool(self._lanes)
 
     def time_lone(self, compute: Callable[[], object]) -> None:
         """Has batches that take less than `LEAST_S` computed by one thread. `compute` computes one input by `run`."""
@@ -141,6 +179,9 @@ class Graph:
             RuntimeError: it can't be computed.
         """
         count = len(inputs[0])
+        if self._crowds and count >= self._threads:
+            crowds, self._crowds = self._crowds, None
+            self._prepare_for(crowds, [array[:1].copy() for array in inputs])
         requests = self._requests_for(count)
         bounds = [count * lane // len(requests) for lane in range(len(requests) + 1)]
         parts = [[array[start:stop] for array in inputs] for start, stop in pairwise(bounds)]
@@ -157,6 +198,29 @@ class Graph:
         if self._lone_s < LEAST_S:
             return self._lanes[: min(lanes, max(1, int(count * self._lone_s / LEAST_S)))]
         return self._lanes[:lanes] if 1 < lanes <= count else [self._together]
+
+    def _prepare_for(self, crowds: Crowds, example: Sequence[Array]) -> None:
+        """Has the second copy of the weights made in a thread, if there is room. Crowds are computed meanwhile."""
+        needed, free = crowds.nbytes, free_memory()
+        if needed * SHARE_OF_FREE > free:
+            log.info(
+                "crowds get no copy of the weights of their own: it would take %d MB, more than one part in %d of the "
+                "memory that is free (%d MB)",
+                *(needed // 10**6, SHARE_OF_FREE, free // 10**6),
+            )
+            return
+        threading.Thread(target=self._make_lanes, args=(crowds, example), name="crowds", daemon=True).start()
+
+    def _make_lanes(self, crowds: Crowds, example: Sequence[Array]) -> None:
+        try:
+            lanes = self._compile_lanes()
+            lanes[0].infer(example)  # the first forward puts the weights into the layout of the kernels
+        except RuntimeError as error:
+            log.warning("crowds get no copy of the weights of their own: %s", str(error).splitlines()[0])
+            return
+        self._lanes = lanes
+        crowds.made()
+        log.info("crowds have a copy of the weights of their own (%d MB)", crowds.nbytes // 10**6)
 
     def _gathered(self, requests: Sequence[ov.InferRequest], name: str) -> npt.NDArray[np.float32]:
         values = [request.get_output_tensor(self._places[name]).data for request in requests]

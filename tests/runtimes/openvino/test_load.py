@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from iei.checkpoints.demo import write_demo
 from iei.errors import StartupError
-from iei.runtimes.api import Model
+from iei.runtimes.api import Model, Outputs
 from iei.runtimes.loading import load
 from iei.runtimes.openvino import convert, runtime
 from iei.runtimes.openvino.converter import convert as convert_in_a_process
@@ -78,8 +80,9 @@ def test_what_openvino_does_not_do(options: dict[str, Any], reason: str, tmp_pat
         assert reason in str(spec.runtime_reason)
 
 
-def test_a_large_model_has_its_weights_in_memory_once(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("free", "streams"), [(2**40, [1, 2]), (2**18, [1])])
+def test_a_large_model_gets_a_second_copy_of_its_weights_when_a_crowd_comes(
+    free: int, streams: list[int], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_checkpoint("vit", tmp_path / "vit")
     compiled: list[int] = []
@@ -92,18 +95,74 @@ def test_a_large_model_has_its_weights_in_memory_once(
     requests = runtime._requests
     monkeypatch.setattr(runtime, "_requests", counting)
     pictures = list(np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), np.uint8))
-    twice = _load(folder, cache, threads=2).run("image", pictures, ["mean"])
+    expected = _load(folder, cache, threads=2).run("image", pictures, ["mean"])
     assert sorted(compiled) == [1, 2]
-    monkeypatch.setattr(runtime, "SECOND_COPY_PER_THREAD", 0)
-    once = _load(folder, cache, threads=2).run("image", pictures, ["mean"])
-    assert sorted(compiled) == [1, 1, 2]
-    for one, other in zip(once, twice, strict=True):
+
+    compiled.clear()
+    monkeypatch.setattr(runtime, "COPIED_AT_START", 0)
+    monkeypatch.setattr(runtime, "free_memory", lambda: free)
+    model = _load(folder, cache, threads=2)
+    model.run("image", pictures[:1], ["mean"])
+    assert compiled == [1]
+    _same(model.run("image", pictures, ["mean"]), expected)  # while the copy is made, or without it
+    _wait_for_copies()
+    assert compiled == streams
+    if len(streams) > 1:
+        (weights,) = cache.glob("openvino/*/image.bin")
+        assert resident_kib(weights) < weights.stat().st_size // 1024 // 4
+    waited = _waited(monkeypatch)
+    _same(model.run("image", pictures, ["mean"]), expected)
+    assert len(waited) == len(streams)
+    assert compiled == streams
+
+
+def test_a_copy_that_can_not_be_made_costs_nobody_an_answer(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*arguments: Any, streams: int) -> Any:
+        if streams > 1:
+            raise RuntimeError("no memory\nat all")
+        return requests(*arguments, streams=streams)
+
+    requests = runtime._requests
+    monkeypatch.setattr(runtime, "_requests", failing)
+    monkeypatch.setattr(runtime, "COPIED_AT_START", 0)
+    model = _load(write_checkpoint("vit", tmp_path / "vit"), cache, threads=2)
+    for _ in range(2):
+        assert len(model.run("image", [np.zeros((224, 224, 3), np.uint8)] * 3, ["mean"])) == 3
+        _wait_for_copies()
+    assert [message for message in caplog.messages if "crowds" in message] == [
+        "crowds get no copy of the weights of their own: no memory"
+    ]
+
+
+def _wait_for_copies() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "crowds":
+            thread.join(60)
+
+
+def _waited(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The requests that are waited for from now on: each computes a part of a batch."""
+    waited: list[Any] = []
+
+    def counting(request: Any) -> Any:
+        waited.append(request)
+        return wait(request)
+
+    wait = runtime._wait
+    monkeypatch.setattr(runtime, "_wait", counting)
+    return waited
+
+
+def _same(found: Sequence[Outputs], expected: Sequence[Outputs]) -> None:
+    for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one["mean"], other["mean"], atol=1e-5)
 
 
-@pytest.mark.parametrize(("second_copy", "forwards"), [(0, [1]), (2**40, [1, 2])])
+@pytest.mark.parametrize(("at_start", "forwards"), [(0, [1]), (2**40, [1, 2])])
 def test_a_start_computes_with_each_copy_of_the_weights_once(
-    second_copy: int, forwards: list[int], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    at_start: int, forwards: list[int], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_checkpoint("vit", tmp_path / "vit")
     _load(folder, cache)  # converts it, and computes for that, too
@@ -115,7 +174,7 @@ def test_a_start_computes_with_each_copy_of_the_weights_once(
 
     run = runtime.Graph.run
     monkeypatch.setattr(runtime.Graph, "run", counting)
-    monkeypatch.setattr(runtime, "SECOND_COPY_PER_THREAD", second_copy)
+    monkeypatch.setattr(runtime, "COPIED_AT_START", at_start)
     _load(folder, cache, threads=2)
     assert batches[: len(forwards)] == forwards
     assert set(batches[len(forwards) :]) <= {1}  # how long one thread takes for one is looked at
@@ -131,14 +190,7 @@ def test_what_takes_next_to_no_time_is_left_to_one_thread(
     plain = _load(folder, cache, threads=1).run("image", pictures, ["mean"])
     monkeypatch.setattr(runtime, "LEAST_S", least_s)
     model = _load(folder, cache, threads=2)
-    waited: list[Any] = []
-
-    def counting(request: Any) -> Any:
-        waited.append(request)
-        return wait(request)
-
-    wait = runtime._wait
-    monkeypatch.setattr(runtime, "_wait", counting)
+    waited = _waited(monkeypatch)
     for one, other in zip(model.run("image", pictures, ["mean"]), plain, strict=True):
         np.testing.assert_allclose(one["mean"], other["mean"], atol=1e-5)
     assert len(waited) == parts
