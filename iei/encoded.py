@@ -46,7 +46,7 @@ class Encoded(NamedTuple):
         Raises:
             ValueError: it is no such array.
         """
-        if array.ndim != 1 or array.dtype != np.uint8 or len(array) < _HEADER.size:
+        if not is_encoded("image", array):
             raise ValueError(f"an array {array.dtype}{array.shape} is no JPEG")
         height, width, orientation = _HEADER.unpack_from(array.data)
         return cls(height, width, orientation, array[_HEADER.size :])
@@ -54,7 +54,7 @@ class Encoded(NamedTuple):
 
 def is_encoded(modality: Modality, array: npt.NDArray[Any]) -> bool:
     """Whether an input is a JPEG, and neither pixels nor token ids."""
-    return modality == "image" and array.ndim == 1
+    return modality == "image" and array.ndim == 1 and array.dtype == np.uint8 and len(array) >= _HEADER.size
 
 
 def why_not_decoded(geometry: Geometry) -> str | None:

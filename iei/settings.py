@@ -267,7 +267,7 @@ class LoadOptions(Group):
     from the start. Not measured on a GPU (docs/runtimes.md)."""
     decode_on: DecodeOn = setting("Decoding", "cpu", "IEI_DECODE_ON")
     """Where plain JPEGs are decoded: by the workers (`cpu`), or by nvJPEG on the GPU that computes (`gpu`; CUDA only,
-    needs the package torchcodec; vectors differ slightly). Not measured on a GPU (docs/runtimes.md)."""
+    extra `nvjpeg`; vectors differ slightly). Not measured on a GPU (docs/runtimes.md)."""
     allow_pickle: bool = setting("Computing", False, "IEI_ALLOW_PICKLE")
     """Allow `pytorch_model.bin`, read with torch's restricted unpickler, if a model has no safetensors file."""
     pooling: Literal["auto", Pooling] = setting("Vectors", "auto", "IEI_POOLING", "POOLING_STRATEGY")

@@ -26,6 +26,7 @@ def test_what_was_packed_is_unpacked() -> None:
     "array", [np.zeros(15, np.uint8), np.zeros(100, np.float32), np.zeros((8, 8, 3), np.uint8)], ids=str
 )
 def test_what_is_no_jpeg_is_refused(array: np.ndarray[Any, Any]) -> None:
+    assert not is_encoded("image", array)
     with pytest.raises(ValueError, match="is no JPEG"):
         Encoded.unpack(array)
 

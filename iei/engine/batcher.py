@@ -213,7 +213,7 @@ def batch_key(model: int, modality: Modality, array: npt.NDArray[np.generic]) ->
 
 
 def decoded_pixels(modality: Modality, array: npt.NDArray[np.generic]) -> int:
-    """How many pixels an engine decodes of an input. Raises ValueError if it is no picture, text or JPEG."""
+    """How many pixels an engine decodes of an input."""
     if not is_encoded(modality, array):
         return 0
     jpeg = Encoded.unpack(array)
