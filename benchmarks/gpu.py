@@ -33,7 +33,7 @@ from benchmarks.front_end import Measurement, loaded, measured
 from benchmarks.report import progress, table, write_down
 from benchmarks.workload import SIZE, pictures
 from iei.engine.inprocess import InProcessEngine
-from iei.machine import cores
+from iei.machine import cores, not_installed
 from iei.models.catalog import CatalogEntry, LoadRequest
 from iei.models.spec import output_shapes
 from iei.runtimes.loading import LoadedModel, load
@@ -57,6 +57,11 @@ SERVED: dict[str, dict[str, str]] = {
         "IEI_GPU_FORWARD": "graphs",
         "IEI_GPU_OVERLAP": "true",
         "IEI_GPU_PIN_ARENAS": "true",
+    },
+    "graphs, overlap, GPU decodes": {
+        "IEI_GPU_FORWARD": "graphs",
+        "IEI_GPU_OVERLAP": "true",
+        "IEI_DECODE_ON": "gpu",
     },
 }
 """Name → settings of the server."""
@@ -214,7 +219,10 @@ def measure(plan: Plan) -> dict[str, Rate | Served]:
         for label in COMPUTED:
             if label != "compile" or name in plan.compiled:
                 found.update(runtime_rates(plan, name, label))
-    for label in SERVED:
+    for label, env in SERVED.items():
+        if env.get("IEI_DECODE_ON") == "gpu" and (plan.device == "cpu" or not_installed("torchcodec")):
+            progress(f"{label}: left out, it needs a GPU and torchcodec")
+            continue
         found.update(served(plan, label))
     return found
 

@@ -17,6 +17,7 @@ import anyio
 import numpy as np
 
 from iei.admission import Admission
+from iei.encoded import is_encoded
 from iei.engine.answers import Forward
 from iei.engine.api import Engine, Result
 from iei.errors import BackendFailed, EmptyInput, IEIError, InvalidField, InvalidInput, InvalidInputs, Overloaded
@@ -380,7 +381,15 @@ class EmbeddingService:
             prepared = time.perf_counter()
             if request.is_refused:
                 return  # more bad items are looked for, but nothing is computed
-            result = await self._engine.run(request.spec, target.modality, array, shapes, deadline=request.deadline)
+            run = partial(self._engine.run, request.spec, target.modality, deadline=request.deadline)
+            try:
+                result = await run(array, shapes)
+            except BackendFailed:
+                if not is_encoded(target.modality, array):
+                    raise
+                # The worker's decoder takes more than the device's, or says what is wrong with the file.
+                array, picture, _ = await self._preparer.prepare(item, request.spec.decoding_nothing(), request.options)
+                result = await run(array, shapes)
         except OF_ONE_INPUT as error:
             request.errors[index] = error
         except IEIError as error:

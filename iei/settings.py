@@ -28,6 +28,7 @@ RuntimeName = Literal["auto", "torch", "openvino"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 GpuForward = Literal["eager", "graphs", "compile"]
 Quantization = Literal["none", "bitsandbytes-8bit", "bitsandbytes-4bit"]
+DecodeOn = Literal["cpu", "gpu"]
 UrlTexts = Literal["warn", "refuse", "allow"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -264,6 +265,9 @@ class LoadOptions(Group):
     gpu_pin_arenas: bool = setting("Computing", False, "IEI_GPU_PIN_ARENAS")
     """Have a GPU copy pictures from the workers' shared memory by itself. All of `IEI_ARENA_BYTES` is then in memory
     from the start. Not measured on a GPU (docs/runtimes.md)."""
+    decode_on: DecodeOn = setting("Decoding", "cpu", "IEI_DECODE_ON")
+    """Where plain JPEGs are decoded: by the workers (`cpu`), or by nvJPEG on the GPU that computes (`gpu`; CUDA only,
+    extra `nvjpeg`; vectors differ slightly). Not measured on a GPU (docs/runtimes.md)."""
     allow_pickle: bool = setting("Computing", False, "IEI_ALLOW_PICKLE")
     """Allow `pytorch_model.bin`, read with torch's restricted unpickler, if a model has no safetensors file."""
     pooling: Literal["auto", Pooling] = setting("Vectors", "auto", "IEI_POOLING", "POOLING_STRATEGY")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 from fastapi import FastAPI
 
 from iei.app import create_app
@@ -43,6 +45,17 @@ def app_with_grpc(engine: Engine, port: GrpcPort | None, **settings: Any) -> Fas
     """An app that serves gRPC on `port`, too."""
     read = read_settings(**{"model": engine.default.name, **settings})
     return create_app(read, read_catalog(read.models), engine, Counters(METRICS), port)
+
+
+@asynccontextmanager
+async def client_around(engine: Engine, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of `app_around`, in this process."""
+    app = app_around(engine, **settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://iei") as client,
+    ):
+        yield client
 
 
 def default_model(**settings: Any) -> Model:

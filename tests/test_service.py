@@ -25,7 +25,7 @@ from iei.runtimes.api import Input
 from iei.service import WINDOW_BATCHES
 from iei.settings import RequestSettings
 from tests import pictures
-from tests.apps import app_around
+from tests.apps import app_around, client_around
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
 from tests.engine.waiting import until
 
@@ -354,16 +354,6 @@ class LoadsSlowly(InProcessEngine):
         async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
             await self.loaded.wait()
         return await super().describe(model, deadline=deadline)
-
-
-@asynccontextmanager
-async def client_around(engine: InProcessEngine, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = app_around(engine, **settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://iei") as client,
-    ):
-        yield client
 
 
 def test_inputs_that_wait_for_a_model_to_be_loaded_count_as_in_work() -> None:

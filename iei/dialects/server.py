@@ -130,5 +130,6 @@ def _image(tower: ImageTower) -> dict[str, Any]:
         "resize": geometry.resize,
         "resized": (geometry.height, geometry.width),
         "crop": geometry.crop,
+        "decode_on": "gpu" if tower.decodes else "cpu",
         "patches": (rows, columns) if rows * columns == tower.patches else None,
     }

@@ -74,7 +74,8 @@ class Engine(Protocol):
         Args:
             spec: the model, as `describe` gave it.
             modality: of the input.
-            array: pixels uint8[H, W, 3] (float32 if the geometry has `float_resize`), or token ids int32[L].
+            array: pixels uint8[H, W, 3] (float32 if the geometry has `float_resize`), token ids int32[L], or a JPEG
+                (`iei.encoded`) if the model's image side decodes.
             shapes: wanted output → its shape for this input, as `output_shapes` tells it: (dim,) of pooled outputs,
                 (rows, dim) of `patches` and `tokens`.
             deadline: `time.monotonic()` after which the answer is not needed.

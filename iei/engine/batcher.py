@@ -22,12 +22,16 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from iei.encoded import Encoded, is_encoded
 from iei.line import Patience
 from iei.models.spec import Modality, ModelSpec
 from iei.priority import Priority
 from iei.runtimes.api import MAX_TOKENS
 
 P = TypeVar("P")
+
+MAX_DECODED_PIXELS = 64_000_000
+"""Most pixels of JPEGs in a batch that has several: 192 MB on the device, for each of the batches in flight."""
 
 Group = tuple[deque["Job[P]"], ...]
 """Jobs that can share a forward, oldest first: the interactive ones, and those of bulk."""
@@ -50,6 +54,8 @@ class Job(Generic[P]):
     """In tokens, if inputs of a key may differ in length: a batch then has inputs of similar length. Else 0."""
     most: int = sys.maxsize
     """Most jobs in a batch of its key, if that is fewer than usual: `most_together`."""
+    pixels: int = 0
+    """That a forward decodes for it; 0 if there is nothing to decode."""
     alone: bool = False
     """Never batched with others: an engine died while it ran this job."""
     priority: Priority = Priority.INTERACTIVE
@@ -156,7 +162,7 @@ class Batcher(Generic[P]):
         return min(heads, key=lambda job: job.order, default=None)
 
     def _take_oldest(self, jobs: deque[Job[P]], now: float, turn: Turn[P]) -> None:
-        while jobs and len(turn.batch) < min(self.max_batch, jobs[0].most):
+        while jobs and len(turn.batch) < min(self.max_batch, jobs[0].most) and _can_decode(jobs[0], turn.batch):
             job = jobs.popleft()
             _destination(job, now, turn, alive=turn.batch).append(job)
 
@@ -184,6 +190,11 @@ def _group_key(job: Job[P]) -> Hashable:
     return ("alone", job.order) if job.alone else ("key", job.key)
 
 
+def _can_decode(job: Job[P], batch: list[Job[P]]) -> bool:
+    """Whether a forward has memory to decode a job's picture with those of a batch. A lone one always has."""
+    return not (job.pixels and batch) or job.pixels + sum(each.pixels for each in batch) <= MAX_DECODED_PIXELS
+
+
 def _keep(jobs: deque[Job[P]], kept: Iterable[Job[P]]) -> None:
     jobs.clear()
     jobs.extend(kept)
@@ -196,13 +207,22 @@ def _destination(job: Job[P], now: float, turn: Turn[P], alive: list[Job[P]]) ->
 
 
 def batch_key(model: int, modality: Modality, array: npt.NDArray[np.generic]) -> Hashable:
-    """Equal for inputs that can share a forward: texts of one model, or pictures of one model and shape."""
-    return model, modality, None if modality == "text" else (array.shape, array.dtype)
+    """Equal for inputs that can share a forward: texts of one model, its JPEGs, or pictures of one shape."""
+    is_of_any_shape = modality == "text" or is_encoded(modality, array)
+    return model, modality, array.dtype if is_of_any_shape else (array.shape, array.dtype)
+
+
+def decoded_pixels(modality: Modality, array: npt.NDArray[np.generic]) -> int:
+    """How many pixels an engine decodes of an input."""
+    if not is_encoded(modality, array):
+        return 0
+    jpeg = Encoded.unpack(array)
+    return jpeg.height * jpeg.width
 
 
 def most_together(spec: ModelSpec, modality: Modality, array: npt.NDArray[np.generic]) -> int:
     """Most pictures like this one in a forward: no more pixels than `max_batch` pictures of the model's size have."""
-    if modality == "text" or spec.image is None:
+    if modality == "text" or spec.image is None or is_encoded(modality, array):
         return spec.max_batch
     height, width = spec.image.geometry.size
     return max(1, spec.max_batch * height * width * 3 // max(1, array.size))

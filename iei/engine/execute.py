@@ -22,7 +22,7 @@ class Task:
 
     modality: Modality
     array: npt.NDArray[np.generic]
-    """Pixels [H, W, 3] or token ids [L]."""
+    """Pixels [H, W, 3], a JPEG [N] (`iei.encoded`) or token ids [L]."""
     outputs: tuple[str, ...]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from iei.engine.answers import Answer, Forward, Status
-from iei.engine.batcher import Batcher, Job, batch_key, most_together
+from iei.engine.batcher import Batcher, Job, batch_key, decoded_pixels, most_together
 from iei.engine.execute import Failure, Outcome, Task, begin, execute
 from iei.engine.in_flight import InFlight
 from iei.engine.loaded_models import LoadedModels
@@ -227,6 +227,7 @@ def _job(request: Request, task: Task, model: Model) -> Job[Request]:
         payload=request,
         length=len(task.array) if task.modality == "text" else 0,
         most=most_together(model.spec, task.modality, task.array),
+        pixels=decoded_pixels(task.modality, task.array),
         alone=request.alone,
         priority=request.priority,
     )

@@ -27,11 +27,14 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from iei.encoded import MAX_PIXELS, Encoded, is_decodable
 from iei.errors import EmptyInput, IEIError, InvalidInput
 from iei.inputs.budget import PixelBudget
 from iei.inputs.geometry import REDUCTION_MARGIN
+from iei.inputs.jpeg import plain
 from iei.inputs.libtiff import silence_libtiff
 from iei.inputs.pieces import PictureFile, check_pieces
+from iei.models.spec import Geometry
 from iei.requests import PictureSize
 
 # Importing a plugin registers its format. The other forty are left out: each is attack surface.
@@ -97,19 +100,8 @@ def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None
         EmptyInput: `data` is empty.
         InvalidInput: `data` is not an image in a known format, is damaged, or is over a limit.
     """
-    if not data:
-        raise EmptyInput("is empty")
-    with _blaming_the_file(limits):
-        image = _opened(data)
-    pixels = image.width * image.height
-    if pixels > limits.max_pixels:
-        raise InvalidInput(f"{image.width}×{image.height} is over the limit of {_limit(limits)}")
-    if max(image.size) > limits.max_side:
-        raise InvalidInput(
-            f"{image.width}×{image.height} has a side over the limit of {limits.max_side} (IEI_MAX_IMAGE_SIDE)"
-        )
-    _check_scans(image, data, limits)
-    with limits.budget.hold(pixels * _weight(image)):
+    image = _checked(data, limits)
+    with limits.budget.hold(image.width * image.height * _weight(image)):
         with _blaming_the_file(limits):
             if limits.fast and target:
                 least = REDUCTION_MARGIN * max(target)  # of both sides: it may be turned
@@ -120,6 +112,24 @@ def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None
             rgb = _to_rgb(_upright(image))
         del image  # the source uses as much memory as the result
         yield rgb
+
+
+def undecoded(data: bytes, limits: DecodeLimits, geometry: Geometry) -> tuple[Encoded, PictureSize] | None:
+    """The JPEG in `data` for an engine that decodes it, and the size that it has upright; None if `decoded` is to.
+
+    Raises:
+        EmptyInput, InvalidInput: as `decoded` does for what it sees before it decodes.
+    """
+    image = _checked(data, limits)
+    if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.width * image.height > MAX_PIXELS:
+        return None
+    orientation = _orientation(image)
+    width, height = reversed(image.size) if orientation in _SIDEWAYS else image.size
+    found = plain(data) if is_decodable(geometry, width, height) else None
+    if found is None or (found.width, found.height) != image.size:
+        return None
+    file = np.frombuffer(found.file, np.uint8)
+    return Encoded(found.height, found.width, orientation, file), PictureSize(width, height)
 
 
 def picture_size(data: bytes) -> PictureSize | None:
@@ -134,6 +144,22 @@ def picture_size(data: bytes) -> PictureSize | None:
     knows = not isinstance(image, PngImagePlugin.PngImageFile) or "exif" in image.info  # else it would be decoded
     is_turned = knows and _orientation(image) in _SIDEWAYS
     return PictureSize(*(reversed(image.size) if is_turned else image.size))
+
+
+def _checked(data: bytes, limits: DecodeLimits) -> ImageFile.ImageFile:
+    """The image in `data`, of which only the head has been read, and which is within the limits."""
+    if not data:
+        raise EmptyInput("is empty")
+    with _blaming_the_file(limits):
+        image = _opened(data)
+    if image.width * image.height > limits.max_pixels:
+        raise InvalidInput(f"{image.width}×{image.height} is over the limit of {_limit(limits)}")
+    if max(image.size) > limits.max_side:
+        raise InvalidInput(
+            f"{image.width}×{image.height} has a side over the limit of {limits.max_side} (IEI_MAX_IMAGE_SIDE)"
+        )
+    _check_scans(image, data, limits)
+    return image
 
 
 def _opened(data: bytes) -> ImageFile.ImageFile:

@@ -39,8 +39,8 @@ def to_pixels(image: Image.Image, geometry: Geometry, *, fast: bool = False) -> 
         geometry: how to resize and crop it.
         fast: reduce much larger images by an integer factor before resampling; pixels differ slightly.
     """
-    size = _resized_size(geometry, *image.size)
-    return _computed(image, size, _centre(size, geometry.crop), geometry, fast)
+    size = geometry.resized_size(*image.size)
+    return _computed(image, size, geometry.crop_box(*size), geometry, fast)
 
 
 def to_multiple(image: Image.Image, geometry: Geometry, stride: int, max_patches: int) -> Pixels:
@@ -63,27 +63,6 @@ def to_multiple(image: Image.Image, geometry: Geometry, stride: int, max_patches
         )
     size = (columns * stride, rows * stride)
     return _computed(image, size, (0, 0, *size), geometry, fast=False)
-
-
-def _resized_size(geometry: Geometry, width: int, height: int) -> tuple[int, int]:
-    """(width, height) after the resize."""
-    if geometry.resize == "none":
-        return width, height
-    if geometry.resize == "exact":
-        return geometry.width, geometry.height
-    short = geometry.height
-    if width <= height:
-        return short, int(short * height / width)
-    return int(short * width / height), short
-
-
-def _centre(size: tuple[int, int], crop: tuple[int, int] | None) -> Box:
-    """The centre crop (left, top, right, bottom) of a resized image; it may extend beyond the image."""
-    width, height = size
-    if crop is None:
-        return 0, 0, width, height
-    left, top = (width - crop[1]) // 2, (height - crop[0]) // 2
-    return left, top, left + crop[1], top + crop[0]
 
 
 def _computed(image: Image.Image, size: tuple[int, int], box: Box, geometry: Geometry, fast: bool) -> Pixels:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from iei.errors import InvalidInput
 from iei.inputs.addresses import UrlPolicy
 from iei.inputs.budget import PixelBudget
-from iei.inputs.decode import DecodeLimits, configure_pillow, decoded
+from iei.inputs.decode import DecodeLimits, configure_pillow, decoded, undecoded
 from iei.inputs.fetch import Fetcher
 from iei.inputs.geometry import to_multiple, to_pixels
 from iei.inputs.sources import encoded_bytes, kind_of
@@ -31,9 +31,9 @@ class Prepared(NamedTuple):
     """An input, ready for the engine."""
 
     array: npt.NDArray[np.generic]
-    """Pixels uint8[H, W, 3] (float32 where the geometry says so), or token ids int32[L]."""
+    """Pixels uint8[H, W, 3] (float32 where the geometry says so), a JPEG (`iei.encoded`), or token ids int32[L]."""
     picture: PictureSize | None = None
-    """Size of the picture that was decoded. None of a text."""
+    """Size of the picture, upright. None of a text."""
     laps: tuple[Lap, ...] = ()
     """What its preparation took, in the thread that did it."""
 
@@ -160,6 +160,9 @@ class Preparer:
     def _decode(self, source: str | bytes, tower: ImageTower, options: Options, limits: DecodeLimits) -> Prepared:
         began = time.perf_counter()
         data = encoded_bytes(source, self._settings.max_image_bytes)
+        if tower.decodes and not options.resize_to_multiple and (left := undecoded(data, limits, tower.geometry)):
+            jpeg, size = left
+            return Prepared(jpeg.pack(), size, (Lap("decode", began, time.perf_counter()),))
         target = None if options.resize_to_multiple else tower.geometry.resized
         with decoded(data, limits, target=target) as image:
             there = time.perf_counter()

@@ -6,7 +6,7 @@ Nothing here imports torch or transformers, because workers don't load models.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, get_args
 
 from pydantic import TypeAdapter
@@ -84,6 +84,24 @@ class Geometry:
         """The least (height, width) that a picture has after the resize, before the crop; None: it keeps its own."""
         return None if self.resize == "none" else (self.height, self.width)
 
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of an upright picture of this size after the resize."""
+        if self.resize == "none":
+            return width, height
+        if self.resize == "exact":
+            return self.width, self.height
+        short = self.height
+        if width <= height:
+            return short, int(short * height / width)
+        return int(short * width / height), short
+
+    def crop_box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """The centre crop (left, top, right, bottom) of a resized picture; it may extend beyond the picture."""
+        if self.crop is None:
+            return 0, 0, width, height
+        left, top = (width - self.crop[1]) // 2, (height - self.crop[0]) // 2
+        return left, top, left + self.crop[1], top + self.crop[0]
+
 
 @dataclass(frozen=True, slots=True)
 class ImageTower:
@@ -102,12 +120,14 @@ class ImageTower:
     """Default pooling of requests that name none."""
     any_size: bool = False
     """Whether the model also accepts other sizes that are multiples of `stride`."""
+    decodes: bool = False
+    """Whether the engine also takes JPEGs (`iei.encoded`), and makes what the geometry says of them."""
 
     def rows(self, shape: tuple[int, ...]) -> Rows:
-        """How many vectors the outputs of `ROWS` have for pixels of `shape` [H, W, 3]."""
-        height, width, _ = shape
+        """How many vectors the outputs of `ROWS` have for pixels of `shape` [H, W, 3], or for a JPEG [N]."""
         patches = self.patches
-        if (height, width) != self.geometry.size:
+        if len(shape) == 3 and shape[:2] != self.geometry.size:
+            height, width, _ = shape
             patches = (height // self.stride) * (width // self.stride)
         return Rows(patches, patches + self.tokens - self.patches)
 
@@ -220,6 +240,10 @@ class ModelSpec:
     def tower_for(self, modality: Modality) -> Tower | None:
         """The tower for inputs of this modality; None if the model does not accept them."""
         return self.image if modality == "image" else self.text
+
+    def decoding_nothing(self) -> ModelSpec:
+        """The same model as one that takes pixels only."""
+        return replace(self, image=self.image and replace(self.image, decodes=False))
 
     def to_json(self) -> bytes:
         """Serialises the spec for `from_json`."""

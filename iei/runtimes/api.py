@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from iei.models.spec import Contrast, Modality, ModelSpec, Quality
 
 Input = NDArray[Any]
-"""A picture, uint8[H, W, 3] (float32 where the geometry has `float_resize`), or a text, int32[L]."""
+"""A picture, uint8[H, W, 3] (float32 where the geometry has `float_resize`), a JPEG (`iei.encoded`) for a side that
+decodes, or a text, int32[L]."""
 
 Outputs = dict[str, NDArray[np.float32]]
 """Output name → float32[dim], or float32[rows, dim] for `patches` and `tokens`; C-contiguous."""
@@ -37,7 +38,7 @@ class Model(Protocol):
 
         Args:
             modality: a side that the model has.
-            batch: pictures of one shape, or texts of any lengths.
+            batch: pictures of one shape, JPEGs, or texts of any lengths.
             outputs: names of what to compute, of those that the side offers.
 
         Returns:
@@ -86,6 +87,8 @@ class ImageSide:
     """Pixels between neighbouring patches."""
     any_size: bool
     """Whether it also computes other sizes than the geometry's, in multiples of `stride`."""
+    decodes: bool = False
+    """Whether it takes JPEGs, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,7 @@ def _measure_image(runtime: Runtime, geometry: Geometry) -> ImageTower:
         patches=len(results["patches"]),
         stride=side.stride,
         any_size=side.any_size,
+        decodes=side.decodes,
     )
 
 

@@ -24,14 +24,14 @@ from iei.models.catalog import LoadRequest
 from iei.runtimes.api import Input
 from iei.settings import LogSettings
 from iei.telemetry import logs
-from tests.engine.runtimes_for_tests import SPEC, KnownRuntime, OverlappingRuntime
+from tests.engine.runtimes_for_tests import DECODING_SPEC, SPEC, KnownRuntime, OverlappingRuntime
 from tests.load_requests import load_request
 
 DEADLY, FAILING, SLOW = 66, 67, 68
 SLOW_S = 0.4
-MODELS = ("known", "second", "third", "broken", "deadly", "stuck")
+MODELS = ("known", "second", "third", "broken", "deadly", "stuck", "decoding")
 """`third` is brought a batch while it computes another. `broken` can't be loaded, loading `deadly` ends the engine, and
-the download of `stuck` never does."""
+the download of `stuck` never does. `decoding` takes JPEGs, too."""
 
 
 FORWARD = "forward of {}"
@@ -39,7 +39,7 @@ FORWARD = "forward of {}"
 
 def misbehave(batch: Sequence[Input]) -> None:
     """Dies, fails or takes its time, if a picture of the batch asks for that."""
-    values = {int(each[0, 0, 0]) for each in batch}
+    values = {int(each[0, 0, 0]) for each in batch if each.ndim == 3}
     for value in values:
         print(FORWARD.format(value), file=sys.stderr, flush=True)
     if DEADLY in values:
@@ -68,6 +68,8 @@ class KnownLoader:
             time.sleep(SLOW_S)
         model = (OverlappingRuntime if request.entry.name == "third" else KnownRuntime)(misbehave)
         model.spec = replace(SPEC, name=request.entry.name, id=request.entry.id)
+        if request.entry.name == "decoding":
+            model.spec = replace(DECODING_SPEC, name="decoding", id="decoding")
         return model
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from iei.encoded import Encoded
 from iei.models.spec import Geometry, ImageTower, Modality, ModelSpec, output_shapes
 from iei.runtimes.api import Input, Outputs
+from tests.jpegs import decoded_by_pillow
 
 DIM = 3
 SPEC = ModelSpec(
@@ -27,10 +29,13 @@ SPEC = ModelSpec(
         Geometry("exact", 8, 8, resample=2), outputs={"mean": DIM, "tokens": DIM}, tokens=4, patches=4, stride=4
     ),
 )
+assert SPEC.image
+DECODING_SPEC = replace(SPEC, image=replace(SPEC.image, decodes=True))
+"""Of a model that takes JPEGs, too."""
 
 
 class KnownRuntime:
-    """The mean colour of each picture.
+    """The mean colour of each picture, and of each JPEG before it is resized.
 
     The sizes of the batches that it ran are in `batches`. `before` is called with each batch, and may raise. Forwards
     set `busy` and wait for `go`, which is set at first.
@@ -101,6 +106,8 @@ def _values(batch: Sequence[Input]) -> str:
 
 def mean_colour(picture: Input, output: str) -> npt.NDArray[np.float32]:
     """float32[3], or float32[4, 3] of `tokens`."""
+    if picture.ndim == 1:
+        (picture,) = decoded_by_pillow([Encoded.unpack(picture).file])
     mean: npt.NDArray[np.float32] = picture.reshape(-1, DIM).mean(0, dtype=np.float32)
     return mean if output == "mean" else np.tile(mean, (4, 1))
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from iei.engine.batcher import Batcher, Job, Turn, batch_key, most_together
+from iei.encoded import Encoded
+from iei.engine.batcher import MAX_DECODED_PIXELS, Batcher, Job, Turn, batch_key, decoded_pixels, most_together
 from iei.line import PATIENCE
 from iei.priority import Priority
 from tests.engine.runtimes_for_tests import SPEC
@@ -321,3 +322,24 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
+
+
+def test_a_batch_decodes_no_more_pixels_than_fit_on_a_device() -> None:
+    most = MAX_DECODED_PIXELS
+    batcher = filled(Batcher(8), job(1, pixels=most // 2), job(2, pixels=most // 2), job(3, pixels=1))
+    assert ids(batcher.next(0.0).batch) == [1, 2]
+    assert ids(batcher.next(0.0).batch) == [3]
+    filled(batcher, job(4, pixels=2 * most), job(5, pixels=1), job(6, pixels=1, priority=BULK))
+    assert ids(batcher.next(0.0).batch) == [4]  # a lone one always may
+    assert ids(batcher.next(0.0).batch) == [5, 6]
+
+
+def test_jpegs_of_a_model_share_a_batch_with_each_other_only() -> None:
+    small, large = (Encoded(side, 2 * side, 1, np.zeros(side, np.uint8)).pack() for side in (10, 200))
+    assert batch_key(0, "image", small) == batch_key(0, "image", large)
+    assert batch_key(0, "image", small) != batch_key(1, "image", small)
+    assert batch_key(0, "image", small) != batch_key(0, "image", np.zeros((8, 8, 3), np.uint8))
+    assert most_together(SPEC, "image", large) == SPEC.max_batch
+    assert decoded_pixels("image", large) == 80_000
+    assert decoded_pixels("image", np.zeros((8, 8, 3), np.uint8)) == 0
+    assert decoded_pixels("text", np.zeros(8, np.int32)) == 0

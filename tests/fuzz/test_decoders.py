@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from iei.errors import EmptyInput, InvalidInput
 from iei.inputs.budget import PixelBudget
-from iei.inputs.decode import FORMATS, DecodeLimits, decoded
+from iei.inputs.decode import FORMATS, DecodeLimits, decoded, undecoded
+from iei.inputs.jpeg import plain
+from iei.models.spec import Geometry
 from tests.fuzz.corpus import HEIGHT, WIDTH, corpus
 from tests.fuzz.damage import damaged
 from tests.fuzz.effort import examples
@@ -67,3 +69,14 @@ def test_any_file_is_a_picture_or_refused(file: bytes, target: tuple[int, int] |
     assert LIMITS.budget.held == 0
     assert time.thread_time() - started < MAX_S
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < MAX_KIB
+
+
+@examples(400)
+@given(file=files() | st.binary(max_size=200))
+def test_what_is_left_to_the_engine_is_a_plain_jpeg_within_the_limits(file: bytes) -> None:
+    with or_refused(InvalidInput, EmptyInput):
+        if left := undecoded(file, LIMITS, Geometry("exact", 224, 224, resample=3)):
+            jpeg, size = left
+            assert 0 < size.width * size.height == jpeg.width * jpeg.height <= MAX_PIXELS
+            content = jpeg.file.tobytes()
+            assert plain(content) == (jpeg.height, jpeg.width, content)

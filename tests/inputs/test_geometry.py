@@ -81,7 +81,7 @@ def test_the_short_side_is_rounded_as_transformers_rounds_it(width: int, height:
     blank = np.empty((height, width, 3), np.uint8)
     theirs = get_resize_output_image_size(blank, short, default_to_square=False, input_data_format="channels_last")
     geometry = short_side(short, (1, 1))
-    assert module._resized_size(geometry, width, height) == (theirs[1], theirs[0])
+    assert geometry.resized_size(width, height) == (theirs[1], theirs[0])
 
 
 @settings(max_examples=60, deadline=None)
@@ -134,9 +134,9 @@ def test_the_part_that_a_crop_keeps_can_be_computed_alone(
 ) -> None:
     geometry = short_side(short, crop, resample)
     image = photo(*size)
-    resized = module._resized_size(geometry, *size)
+    resized = geometry.resized_size(*size)
     assume(resized[0] * resized[1] < 1_000_000)
-    box = module._centre(resized, crop)
+    box = geometry.crop_box(*resized)
     part = module._resampled_part(image, resized, box, resample)
     whole = image.resize(resized, resample).crop(box)
     assert part.size == whole.size

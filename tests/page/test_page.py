@@ -19,7 +19,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from iei.inputs.geometry import _centre, _resized_size
 from iei.models.spec import Geometry
 from tests.page.browsing import MARKS, Browser, Locator, Page, expect, visit
 from tests.pictures import data_uri, encode, photo
@@ -253,8 +252,8 @@ def test_the_scripts_compute_what_python_does(browser: Browser, demo_server: Ser
     assert (found["walked"], found["end"]) == ({"row": 0, "column": 1}, {"row": 2, "column": 4})
     for question, box in zip(asked, found["seen"], strict=True):
         geometry = GEOMETRIES[asked.index(question) // len(pictures)]
-        width, height = resized = _resized_size(geometry, *question["size"])
-        left_side, top, right, bottom = _centre(resized, geometry.crop)
+        width, height = resized = geometry.resized_size(*question["size"])
+        left_side, top, right, bottom = geometry.crop_box(*resized)
         expected = [left_side / width, top / height, (right - left_side) / width, (bottom - top) / height]
         assert [box[side] for side in ("left", "top", "width", "height")] == pytest.approx(expected)
 

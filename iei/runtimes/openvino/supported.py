@@ -35,6 +35,8 @@ def refusal(request: LoadRequest, checkpoint: Checkpoint | None = None) -> str |
         return f"this CPU does not compute in {options.dtype} (it has none of {', '.join(flags)})"
     if options.attention != "auto" or options.quantization != "none":
         return "it has no choice of attention and of quantization"
+    if options.decode_on == "gpu":
+        return "it does not decode pictures on a GPU"
     if not_installed("openvino"):
         return "it is not installed"
     if options.dtype == "int8" and not_installed("nncf"):

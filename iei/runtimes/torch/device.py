@@ -10,7 +10,7 @@ import torch
 from iei.errors import StartupError
 from iei.machine import not_installed
 from iei.models.catalog import LoadRequest
-from iei.settings import Attention, Dtype, Quantization
+from iei.settings import Attention, DecodeOn, Dtype, Quantization
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ def place(request: LoadRequest) -> Placement:
     dtype = pick_dtype(request.options.dtype, device)
     _check_attention(request.options.attention, device, dtype)
     _check_quantization(request.options.quantization, device)
+    _check_decoding(request.options.decode_on, device)
     return Placement(device, dtype, request.options.attention, request.options.quantization)
 
 
@@ -90,6 +91,14 @@ def _check_quantization(name: Quantization, device: torch.device) -> None:
     if device.type != "cuda":
         raise StartupError(f"{name} computes only on CUDA: set IEI_QUANTIZATION=none for {device.type}.")
     _check_installed(name, "bitsandbytes", "accelerate")
+
+
+def _check_decoding(name: DecodeOn, device: torch.device) -> None:
+    if name == "cpu":
+        return
+    if device.type != "cuda":
+        raise StartupError(f"JPEGs are decoded on CUDA GPUs only: set IEI_DECODE_ON=cpu for {device.type}.")
+    _check_installed("IEI_DECODE_ON=gpu", "torchcodec")
 
 
 def _check_installed(what: str, *packages: str) -> None:

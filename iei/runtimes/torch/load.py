@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -12,10 +13,12 @@ import torch
 from iei.checkpoints.checkpoint import Checkpoint, TextFiles
 from iei.checkpoints.text_architectures import TEXT_ARCHITECTURES
 from iei.checkpoints.vision_architectures import VISION_ARCHITECTURES
+from iei.encoded import why_not_decoded
 from iei.machine import cache_folder
 from iei.models.catalog import LoadRequest
 from iei.models.spec import Geometry
-from iei.runtimes.torch import pinning
+from iei.runtimes.torch import jpeg, pinning
+from iei.runtimes.torch.decoding import Decoding
 from iei.runtimes.torch.device import Placement, place
 from iei.runtimes.torch.graphs import CudaRecorder
 from iei.runtimes.torch.overlapping import CudaStreams, OverlappingRuntime
@@ -25,6 +28,8 @@ from iei.runtimes.torch.text_model import TextModel
 from iei.runtimes.torch.two_towers import load_two_towers
 from iei.runtimes.torch.vision_model import VisionModel
 from iei.runtimes.torch.weights import load_weights
+
+log = logging.getLogger("iei.engine")
 
 
 def check(request: LoadRequest) -> None:
@@ -55,6 +60,7 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> TorchRuntime:
         threads=options.threads,
         recorder=recorder,
         compile_in=cache_folder(options.cache_dir) / "inductor" if options.gpu_forward == "compile" else None,
+        decoding=_decoding(checkpoint, request, placement) if options.decode_on == "gpu" else None,
     )
 
 
@@ -91,6 +97,21 @@ def load_towers(checkpoint: Checkpoint, placement: Placement, *, allow_pickle: b
         case Checkpoint(text=TextFiles() as files):
             return _load_text(checkpoint, files, placement, allow_pickle)
     raise ValueError(f"{checkpoint.folder} takes neither pictures nor texts")
+
+
+def _decoding(checkpoint: Checkpoint, request: LoadRequest, placement: Placement) -> Decoding | None:
+    """Returns what makes pictures of JPEGs on the placement's device; None if the checkpoint's can't be made there.
+
+    Raises:
+        StartupError: the device does not decode.
+    """
+    if checkpoint.geometry is None:
+        return None
+    if reason := why_not_decoded(checkpoint.geometry):
+        log.warning("%s: workers decode all pictures, as %s", request.entry.name, reason)
+        return None
+    jpeg.check(placement.device)
+    return Decoding(checkpoint.geometry, partial(jpeg.decode, device=placement.device), jpeg.software())
 
 
 def _load_vision(checkpoint: Checkpoint, geometry: Geometry, placement: Placement, allow_pickle: bool) -> Towers:

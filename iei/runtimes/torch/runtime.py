@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iei.encoded import is_encoded
 from iei.errors import StartupError
 from iei.machine import cores
 from iei.models.spec import POOLED, Contrast, Modality
 from iei.runtimes.api import MAX_TOKENS, DeviceLost, Input, Outputs
 from iei.runtimes.torch.compiled import compiled
+from iei.runtimes.torch.decoding import Decoding
 from iei.runtimes.torch.device import Placement
 from iei.runtimes.torch.graphs import Graphs, Recorder, trials
 from iei.runtimes.torch.lanes import Lanes
@@ -53,6 +56,7 @@ class TorchRuntime:
         threads: int = 0,
         recorder: Recorder | None = None,
         compile_in: Path | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         """Takes loaded towers.
 
@@ -64,6 +68,7 @@ class TorchRuntime:
             recorder: of graphs of the image side. None: it is computed eagerly.
             compile_in: where the kernels of a compiled image side are kept, which is recorded then; None: it is not
                 compiled.
+            decoding: makes pictures of JPEGs, for the image side. None: it takes pixels only.
         """
         threads = threads or cores()
         self._module, self._image_model, self._text_model, self.contrast = towers
@@ -73,12 +78,13 @@ class TorchRuntime:
         self._packed = False
         self._graphs = Graphs(self._image_model.hidden, recorder) if self._image_model and recorder else None
         self._compile_in = compile_in
+        self._decoding = decoding
         self.device = str(placement.device)
         self.dtype = str(placement.dtype).removeprefix("torch.")
         self.max_batch = max_batch or (MAX_BATCH_PER_CORE * threads if self._lanes else MAX_BATCH_GPU)
         # Counted now: `warm_up` may put the linear layers' weights where torch does not list them.
         self.parameters = sum(weight.numel() for weight in self._module.parameters())
-        self.image = self._image_model.side if self._image_model else None
+        self.image = replace(self._image_model.side, decodes=bool(decoding)) if self._image_model else None
         self.text = self._text_model.side if self._text_model else None
 
     @property
@@ -87,6 +93,8 @@ class TorchRuntime:
         kernels = [self._module.config._attn_implementation, *(["oneDNN"] if self._packed else [])]
         if self._graphs and self._graphs.recorded:
             kernels += [*(["compiled"] if self._compile_in else []), "CUDA graphs"]
+        if self._decoding:
+            kernels.append(self._decoding.software)
         return f"torch {torch.__version__.partition('+')[0]} ({', '.join(kernels)})"
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
@@ -105,6 +113,8 @@ class TorchRuntime:
         if modality == "text":
             assert self._text_model is not None
             return self._text_model.batch(batch)
+        if self._decoding and is_encoded(modality, batch[0]):
+            return (self._decoding(batch),)
         return (staging.put(batch),)
 
     def compute(self, modality: Modality, inputs: tuple[Tensor, ...], outputs: Collection[str]) -> dict[str, Tensor]:
