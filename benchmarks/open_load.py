@@ -35,10 +35,25 @@ class Client:
     async def send(self) -> None:
         """Sends one request and reads its answer.
 
+        Servers close connections that have been idle for some seconds, and an open loop leaves some idle for long. They
+        are passed over, as any client does.
+
         Raises:
             RuntimeError: the answer is not 200.
+            IncompleteReadError, ConnectionError: there is none, or it is cut short.
         """
-        connection = self._idle.pop() if self._idle else await self._connect()
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                return await self._ask(connection)
+            except asyncio.IncompleteReadError as error:
+                if error.partial:
+                    raise
+            except ConnectionError:  # what was written met a connection that its server had closed
+                continue
+        await self._ask(await self._connect())
+
+    async def _ask(self, connection: Connection) -> None:
         reader, writer = connection
         writer.write(self._data)
         head = await reader.readuntil(b"\r\n\r\n")
