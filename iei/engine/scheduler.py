@@ -81,7 +81,7 @@ class Scheduler:
     def wait_s(self) -> float | None:
         """How long `step` may wait for requests to arrive; None: until some do."""
         if not self._in_flight:
-            return 0.0 if len(self._batcher) else None
+            return 0.0 if len(self._batcher) else self._timer.rest_s
         if self._in_flight.is_full or self._models.next_waits or self._batcher.fills_a_batch:
             return 0.0
         return self._in_flight.wait_s
@@ -139,6 +139,7 @@ class Scheduler:
         else:
             self._take_turn()
         if not self._in_flight:
+            self._timer.rest()
             self._models.load_next(self._batcher.oldest)
         self._meter.loaded(self._models.loaded)
 
