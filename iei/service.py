@@ -356,6 +356,8 @@ class EmbeddingService:
 
     async def _work_on(self, request: _Request, one: Callable[[int], Coroutine[Any, Any, None]]) -> None:
         """All inputs through prepare → run → finish, a window of them at a time: `one` is called with each index."""
+        if len(request.items) == 1:  # as of most requests, which need no task
+            return await one(0)
         batches = WINDOW_BATCHES * request.spec.max_batch * self._devices
         free = asyncio.Semaphore(min(self._settings.concurrency_level, batches))
         async with asyncio.TaskGroup() as tasks:

@@ -76,6 +76,8 @@ class Link:
         self._sock: socket.socket | None = None
         self._frames = FrameBuffer()
         self._unsent = bytearray()
+        self._is_full = False
+        """Whether the socket took less than there was, and the rest is sent when it takes more."""
         self._broken = asyncio.Event()
         self._heard = time.monotonic()
         self._keeper = asyncio.create_task(self._keep_connected(), name="engine link")
@@ -224,6 +226,7 @@ class Link:
         self._sock.close()
         self._sock = None
         self._unsent.clear()
+        self._is_full = False
         for pending in list(self._pending.values()):
             self._survive_crash(pending)
 
@@ -248,9 +251,12 @@ class Link:
         try:
             while self._unsent:
                 del self._unsent[: self._sock.send(self._unsent)]
-            loop.remove_writer(self._sock.fileno())
+            if self._is_full:
+                loop.remove_writer(self._sock.fileno())
+            self._is_full = False
         except BlockingIOError:
             loop.add_writer(self._sock.fileno(), self._flush)
+            self._is_full = True
         except OSError:
             self._broken.set()
 

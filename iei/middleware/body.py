@@ -36,7 +36,7 @@ class BodyLimits:
         announced = Headers(scope=scope).get("content-length", "")
         record = current()
         complete = False
-        deadline = anyio.current_time() + self._timeout_s
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
 
         async def limited() -> Message:
             nonlocal complete
@@ -44,16 +44,22 @@ class BodyLimits:
                 return await receive()
             if announced.isdecimal() and int(announced) > self._max_bytes:
                 raise self._too_large(f"{announced} bytes")
-            with anyio.move_on_at(deadline):
-                message = await receive()
-                record.received_bytes += len(message.get("body", b""))
-                complete = not message.get("more_body", False)
-                if record.received_bytes > self._max_bytes:
-                    raise self._too_large(f"more than {record.received_bytes} bytes")
-                if complete:
-                    record.reach("receive")
-                return message
-            raise BodyTimeout(f"the body did not arrive within {self._timeout_s:g} s (IEI_BODY_TIMEOUT_S)")
+            try:
+                async with asyncio.timeout_at(deadline) as timeout:
+                    message = await receive()
+            except TimeoutError:
+                if not timeout.expired():
+                    raise
+                raise BodyTimeout(
+                    f"the body did not arrive within {self._timeout_s:g} s (IEI_BODY_TIMEOUT_S)"
+                ) from None
+            record.received_bytes += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if record.received_bytes > self._max_bytes:
+                raise self._too_large(f"more than {record.received_bytes} bytes")
+            if complete:
+                record.reach("receive")
+            return message
 
         await self._app(scope, limited, send)
 
