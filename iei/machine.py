@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,10 +34,10 @@ def resident_bytes(pid: int) -> int:
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that this process may still take; 0 where Linux does not say.
+    """Bytes of memory that this process may still take; where there is no /proc, all of the machine's.
 
-    The smaller of what the machine has left and what its cgroup (version 2) may still take. Files that are only cached
-    count as free.
+    The least of what the machine has left, and what each of the cgroups around this process may still take. Files that
+    are only cached count as free. A container may not see the groups around its own.
 
     Args:
         root: where `proc` and `sys` are mounted.
@@ -44,14 +45,15 @@ def free_memory(root: Path = Path("/")) -> int:
     try:
         free = 1024 * _fields(root / "proc" / "meminfo")["MemAvailable:"]
     except (OSError, KeyError):
-        return 0
-    try:
-        group = _cgroup(root)
-        limit = int((group / "memory.max").read_text())  # ValueError: "max"
-        cached = _fields(group / "memory.stat")["inactive_file"]
-        return max(0, min(free, limit - int((group / "memory.current").read_text()) + cached))
-    except (OSError, ValueError, KeyError):
-        return free
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for folder, limit, taken in _memory_groups(root):
+        try:
+            least = int((folder / limit).read_text())  # ValueError: "max"
+            cached = _fields(folder / "memory.stat")["inactive_file"]
+            free = min(free, max(0, least - int((folder / taken).read_text()) + cached))
+        except (OSError, ValueError, KeyError):
+            continue
+    return free
 
 
 def forget_mapped(file: Path) -> None:
@@ -100,6 +102,30 @@ def _cgroup(root: Path) -> Path:
         if line.startswith("0::/"):
             return root / "sys/fs/cgroup" / line.removeprefix("0::/")
     raise FileNotFoundError("cgroup 2")
+
+
+def _memory_groups(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Folders of the cgroups around this process, and what their limit and what they have taken is called there.
+
+    In a container of version 1, the path is the host's, but its group is mounted at the top.
+    """
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, limit, taken = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            top, limit, taken = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        own = top / path.removeprefix("/")
+        for folder in (own, *own.parents):
+            yield folder, limit, taken
+            if folder == top:
+                break
 
 
 def _fields(file: Path) -> dict[str, int]:

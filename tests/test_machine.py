@@ -35,24 +35,41 @@ def test_cores_are_those_that_the_container_is_granted(
     assert cores(tmp_path) == expected
 
 
+GIB = 2**30
+
+
 @pytest.mark.parametrize(
-    ("limit", "expected"),
-    [("max", 8 << 30), ("4294967296", (4 - 3 + 1) << 30), ("1073741824", 0), (None, 8 << 30)],
+    ("limits", "expected"),
+    [
+        ({}, 8),
+        ({"": "max", "pod/a": "max"}, 8),
+        ({"pod/a": str(4 * GIB)}, 4 - 3 + 1),
+        ({"pod/a": "max", "pod": str(5 * GIB)}, 5 - 3 + 1),
+        ({"pod/a": str(6 * GIB), "pod": str(5 * GIB), "": str(9 * GIB)}, 5 - 3 + 1),
+        ({"pod/a": str(GIB)}, 0),
+    ],
 )
-def test_free_memory_is_that_of_the_machine_and_of_the_container(
-    limit: str | None, expected: int, tmp_path: Path
+@pytest.mark.parametrize("version", [1, 2])
+def test_free_memory_is_that_of_the_machine_and_of_the_containers(
+    limits: dict[str, str], expected: int, version: int, tmp_path: Path
 ) -> None:
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/meminfo").write_text(f"MemTotal: {16 << 20} kB\nMemAvailable: {8 << 20} kB\n")
-    (tmp_path / "proc/self/cgroup").write_text("0::/a.service\n")
-    folder = tmp_path / "sys/fs/cgroup/a.service"
-    folder.mkdir(parents=True)
-    if limit:
-        (folder / "memory.max").write_text(limit + "\n")
-        (folder / "memory.current").write_text(f"{3 << 30}\n")
-        (folder / "memory.stat").write_text(f"anon 1\ninactive_file {1 << 30}\n")
-    assert free_memory(tmp_path) == expected
-    assert free_memory(tmp_path / "elsewhere") == 0
+    (tmp_path / "proc/self/cgroup").write_text("0::/pod/a\n" if version == 2 else "5:cpu:/\n3:rdma,memory:/pod/a\n")
+    limit, taken = (
+        ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    )
+    for group, content in limits.items():
+        folder = tmp_path / "sys/fs/cgroup" / ("" if version == 2 else "memory") / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / limit).write_text(content + "\n")
+        (folder / taken).write_text(f"{3 * GIB}\n")
+        (folder / "memory.stat").write_text(f"anon 1\ninactive_file {GIB}\n")
+    assert free_memory(tmp_path) == expected * GIB
+
+
+def test_free_memory_is_all_of_the_machines_where_nobody_says(tmp_path: Path) -> None:
+    assert free_memory(tmp_path) >= free_memory() > 0
 
 
 def test_decode_threads_are_shared_out_of_the_cores_that_are_granted(monkeypatch: pytest.MonkeyPatch) -> None:

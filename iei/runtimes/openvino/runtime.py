@@ -39,6 +39,7 @@ LEAST_S = 0.002
 which takes one thread 0.6 ms: two took 2.3 ms of CPU time, and no less time, for a lone picture."""
 
 Array = npt.NDArray[Any]
+Compiling = Callable[[], list[ov.InferRequest]]
 
 PRECISIONS: Mapping[str, ov.Type] = {"float32": ov.Type.f32, "bfloat16": ov.Type.bf16, "int8": ov.Type.f32}
 """Type of the settings → what is computed in where the graph itself does not say int8."""
@@ -136,15 +137,17 @@ class Graph:
         precision: ov.Type,
         crowds: Crowds | None = None,
     ) -> None:
-        self._crowds = crowds if threads > 1 else None
-        """What the next crowd has made; None if there is nothing more to make."""
         self._lanes: list[ov.InferRequest] = []
-        if self._crowds:
-            self._compile_lanes = partial(_requests, graph.clone(), precision, threads, streams=threads)
+        self._begin_copy: Callable[[Sequence[Array]], None] | None = None
+        """What the first crowd calls, with one input: has the second copy made."""
         with ThreadPoolExecutor(1) as other:  # most of compiling is done by one thread
             compiling = None
-            if self._crowds and self._crowds.nbytes <= COPIED_AT_START:
-                self._crowds, compiling = None, other.submit(self._compile_lanes)
+            if crowds and threads > 1:
+                compile_lanes = partial(_requests, graph.clone(), precision, threads, streams=threads)
+                if crowds.nbytes <= COPIED_AT_START:
+                    compiling = other.submit(compile_lanes)
+                else:
+                    self._begin_copy = partial(self._copy_for, crowds, compile_lanes)
             (self._together,) = _requests(graph, precision, threads, streams=1)
             if compiling:
                 self._lanes = compiling.result()
@@ -179,9 +182,9 @@ class Graph:
             RuntimeError: it can't be computed.
         """
         count = len(inputs[0])
-        if self._crowds and count >= self._threads:
-            crowds, self._crowds = self._crowds, None
-            self._prepare_for(crowds, [array[:1].copy() for array in inputs])
+        if self._begin_copy and count >= self._threads:
+            begin_copy, self._begin_copy = self._begin_copy, None
+            begin_copy([array[:1].copy() for array in inputs])
         requests = self._requests_for(count)
         bounds = [count * lane // len(requests) for lane in range(len(requests) + 1)]
         parts = [[array[start:stop] for array in inputs] for start, stop in pairwise(bounds)]
@@ -199,7 +202,7 @@ class Graph:
             return self._lanes[: min(lanes, max(1, int(count * self._lone_s / LEAST_S)))]
         return self._lanes[:lanes] if 1 < lanes <= count else [self._together]
 
-    def _prepare_for(self, crowds: Crowds, example: Sequence[Array]) -> None:
+    def _copy_for(self, crowds: Crowds, compile_lanes: Compiling, example: Sequence[Array]) -> None:
         """Has the second copy of the weights made in a thread, if there is room. Crowds are computed meanwhile."""
         needed, free = crowds.nbytes, free_memory()
         if needed * SHARE_OF_FREE > free:
@@ -209,18 +212,22 @@ class Graph:
                 *(needed // 10**6, SHARE_OF_FREE, free // 10**6),
             )
             return
-        threading.Thread(target=self._make_lanes, args=(crowds, example), name="crowds", daemon=True).start()
 
-    def _make_lanes(self, crowds: Crowds, example: Sequence[Array]) -> None:
+        def make() -> None:
+            try:
+                lanes = compile_lanes()
+                lanes[0].infer(example)  # the first forward puts the weights into the layout of the kernels
+            except (RuntimeError, MemoryError) as error:
+                log.warning("crowds get no copy of the weights of their own: %s", _first_line(error))
+                return
+            self._lanes = lanes
+            crowds.made()
+            log.info("crowds have a copy of the weights of their own (%d MB)", needed // 10**6)
+
         try:
-            lanes = self._compile_lanes()
-            lanes[0].infer(example)  # the first forward puts the weights into the layout of the kernels
-        except RuntimeError as error:
-            log.warning("crowds get no copy of the weights of their own: %s", str(error).splitlines()[0])
-            return
-        self._lanes = lanes
-        crowds.made()
-        log.info("crowds have a copy of the weights of their own (%d MB)", crowds.nbytes // 10**6)
+            threading.Thread(target=make, name="crowds", daemon=True).start()
+        except RuntimeError as error:  # no thread is left
+            log.warning("crowds get no copy of the weights of their own: %s", _first_line(error))
 
     def _gathered(self, requests: Sequence[ov.InferRequest], name: str) -> npt.NDArray[np.float32]:
         values = [request.get_output_tensor(self._places[name]).data for request in requests]
@@ -242,6 +249,10 @@ def _requests(graph: ov.Model, precision: ov.Type, threads: int, *, streams: int
     }
     compiled = ov.Core().compile_model(graph, "CPU", options)
     return [compiled.create_infer_request() for _ in range(PARTS_PER_THREAD * streams if streams > 1 else 1)]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _wait(request: ov.InferRequest) -> RuntimeError | None:
