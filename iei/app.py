@@ -79,7 +79,8 @@ def create_app(
     if grpc_port:
         log.info("gRPC is served on %s", grpc_port.address)
     keyring = read_keyring(settings.access)
-    preparer = Preparer(settings.inputs, settings.inputs.threads(settings.server.workers))
+    threads = settings.inputs.threads(settings.server.workers)
+    preparer = Preparer(settings.inputs, threads, settings.engine.max_encoded_bytes)
     devices = len(settings.engine.devices)
     service = EmbeddingService(engine, catalog, preparer, settings.requests, devices, counters)
     shows_metrics = not settings.server.metrics_bind and (keyring or settings.access.public_metrics is not False)

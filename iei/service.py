@@ -387,10 +387,10 @@ class EmbeddingService:
             try:
                 result = await run(array, shapes)
             except BackendFailed:
-                if not is_encoded(target.modality, array):
+                if request.spec.image is None or not is_encoded(target.modality, array):
                     raise
                 # The worker's decoder takes more than the device's, or says what is wrong with the file.
-                array, picture, _ = await self._preparer.prepare(item, request.spec.decoding_nothing(), request.options)
+                array = await self._preparer.decode_after_all(array, request.spec.image)
                 result = await run(array, shapes)
         except OF_ONE_INPUT as error:
             request.errors[index] = error

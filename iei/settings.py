@@ -315,6 +315,11 @@ class EngineSettings(Group):
         """The largest number of models that are loaded before the server starts."""
         return self.max_loaded_models if self.load_at_start == "all" else 1
 
+    @property
+    def max_encoded_bytes(self) -> int:
+        """The largest JPEG that is left to an engine: a 32nd of an arena, so that others find room beside it."""
+        return self.arena_bytes // 32
+
 
 class RequestSettings(Group):
     """Limits on a request, and defaults for what it leaves out."""

@@ -73,7 +73,7 @@ class LocalModel:
         )
         self._model = _TimedOverlapping(loaded, loaded) if isinstance(loaded, Overlapping) else _TimedModel(loaded)
         self._record = Record()
-        preparer = Preparer(settings.inputs, self._threads)
+        preparer = Preparer(settings.inputs, self._threads, settings.engine.max_encoded_bytes)
         self._service = EmbeddingService(
             InProcessEngine(self._model), catalog, preparer, unhurried, devices=1, counters=Counters(METRICS)
         )

@@ -103,7 +103,10 @@ class Batcher(Generic[P]):
 
     @property
     def fills_a_batch(self) -> bool:
-        """Whether the next batch is full of interactive jobs, so that nothing can be added to it."""
+        """Whether the next batch is full of interactive jobs, so that nothing can be added to it.
+
+        One that is full for the pixels of its JPEGs does not count: it is begun a little later than it might be.
+        """
         if not self._groups:
             return False
         leader = self._leader()

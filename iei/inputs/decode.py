@@ -69,6 +69,8 @@ class DecodeLimits:
     """Shared by all threads of a process."""
     fast: bool = False
     """Decode JPEGs much larger than the target at a reduced scale."""
+    max_encoded_bytes: int = 0
+    """Largest JPEG that is left to an engine."""
 
 
 def configure_pillow(max_pixels: int) -> None:
@@ -109,7 +111,7 @@ def decoded(data: bytes, limits: DecodeLimits, *, target: tuple[int, int] | None
             # By default Pillow passes 64 KiB at a time to its decoders and takes the GIL between them.
             image.decodermaxblock = max(len(data), image.decodermaxblock)
             image.load()
-            rgb = _to_rgb(_upright(image))
+            rgb = _to_rgb(_turned(image, _orientation(image)))
         del image  # the source uses as much memory as the result
         yield rgb
 
@@ -123,6 +125,8 @@ def undecoded(data: bytes, limits: DecodeLimits, geometry: Geometry) -> tuple[En
     image = _checked(data, limits)
     if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.width * image.height > MAX_PIXELS:
         return None
+    if len(data) > limits.max_encoded_bytes:
+        return None
     orientation = _orientation(image)
     width, height = reversed(image.size) if orientation in _SIDEWAYS else image.size
     found = plain(data) if is_decodable(geometry, width, height) else None
@@ -130,6 +134,13 @@ def undecoded(data: bytes, limits: DecodeLimits, geometry: Geometry) -> tuple[En
         return None
     file = np.frombuffer(found.file, np.uint8)
     return Encoded(found.height, found.width, orientation, file), PictureSize(width, height)
+
+
+@contextmanager
+def redecoded(jpeg: Encoded, limits: DecodeLimits, *, target: tuple[int, int] | None = None) -> Iterator[Image.Image]:
+    """What `undecoded` left to an engine, after all. As `decoded`, which also says what the errors are."""
+    with decoded(jpeg.file.tobytes(), limits, target=target) as image:
+        yield _turned(image, jpeg.orientation)
 
 
 def picture_size(data: bytes) -> PictureSize | None:
@@ -228,16 +239,18 @@ _SIDEWAYS = (5, 6, 7, 8)
 """Those that exchange width and height."""
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _TURNS.get(_orientation(image))
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        found = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Broken EXIF with intact pixels is common; viewers then ignore it.
         return 1
+    return found if found in _TURNS else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -52,7 +52,7 @@ def _require(condition: bool) -> None:
 
 @dataclass(slots=True)
 class _Tables:
-    """What has been read of a file."""
+    """What has been read of a file. A table that is defined twice is unusual: there could be millions to read."""
 
     quantization: set[int] = field(default_factory=set)
     huffman: set[int] = field(default_factory=set)
@@ -93,6 +93,7 @@ def _plain(data: bytes) -> Plain:
 def _read_quantization(content: bytes, tables: _Tables) -> None:
     while content:
         _require(content[0] < 4 and len(content) >= 65)  # of 8 bits
+        _require(content[0] not in tables.quantization)
         tables.quantization.add(content[0])
         content = content[65:]
 
@@ -102,6 +103,7 @@ def _read_huffman(content: bytes, tables: _Tables) -> None:
         counts = content[1:17]
         values = sum(counts)
         _require(content[0] in (0x00, 0x01, 0x10, 0x11) and len(counts) == 16 and len(content) >= 17 + values <= 273)
+        _require(content[0] not in tables.huffman)
         # No more codes of each length than the shorter ones leave.
         _require(sum(count << (15 - place) for place, count in enumerate(counts)) <= 1 << 16)
         tables.huffman.add(content[0])

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from iei.encoded import Encoded
 from iei.errors import InvalidInput
 from iei.inputs.addresses import UrlPolicy
 from iei.inputs.budget import PixelBudget
-from iei.inputs.decode import DecodeLimits, configure_pillow, decoded, undecoded
+from iei.inputs.decode import DecodeLimits, configure_pillow, decoded, redecoded, undecoded
 from iei.inputs.fetch import Fetcher
 from iei.inputs.geometry import to_multiple, to_pixels
 from iei.inputs.sources import encoded_bytes, kind_of
@@ -53,12 +54,14 @@ class Preparer:
     Args:
         settings: the limits.
         threads: how many inputs are decoded at a time.
+        max_encoded_bytes: of a JPEG that an engine is to decode: it takes its share of an arena, and may have to wait
+            for that. 0: no engine is to decode any.
 
     Raises:
         StartupError: `IEI_URL_INPUTS` is invalid.
     """
 
-    def __init__(self, settings: InputSettings, threads: int) -> None:
+    def __init__(self, settings: InputSettings, threads: int, max_encoded_bytes: int = 0) -> None:
         self._settings = settings
         self._thread_count = threads
         self._urls = UrlPolicy.parse(settings.url_inputs)
@@ -68,6 +71,7 @@ class Preparer:
             max_side=settings.max_image_side,
             budget=budget,
             fast=settings.fast_decode,
+            max_encoded_bytes=max_encoded_bytes,
         )
         share = PixelBudget(int(BULK_SHARE * settings.max_decoding_pixels), of=budget)
         self._limits = {Priority.INTERACTIVE: limits, Priority.BULK: replace(limits, budget=share)}
@@ -112,6 +116,19 @@ class Preparer:
                 current().add(Lap("fetch", began, time.perf_counter()))
                 return await self._timed(decode, data)
         return await self._timed(decode, item.source)
+
+    async def decode_after_all(self, array: npt.NDArray[np.generic], tower: ImageTower) -> npt.NDArray[np.generic]:
+        """Pixels of a JPEG (`iei.encoded`) that `prepare` had left to the engine.
+
+        Raises:
+            InvalidInput: it can't be decoded.
+        """
+
+        def decode(limits: DecodeLimits) -> npt.NDArray[np.generic]:
+            with redecoded(Encoded.unpack(array), limits, target=tower.geometry.resized) as image:
+                return to_pixels(image, tower.geometry, fast=limits.fast)
+
+        return await self._running.threads.run(decode, self._limits[PRIORITY.get()])
 
     async def tokenize(
         self, text: str, tower: TextTower, *, add_special_tokens: bool, prompt_name: str | None

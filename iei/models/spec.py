@@ -6,7 +6,7 @@ Nothing here imports torch or transformers, because workers don't load models.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 from pydantic import TypeAdapter
@@ -240,10 +240,6 @@ class ModelSpec:
     def tower_for(self, modality: Modality) -> Tower | None:
         """The tower for inputs of this modality; None if the model does not accept them."""
         return self.image if modality == "image" else self.text
-
-    def decoding_nothing(self) -> ModelSpec:
-        """The same model as one that takes pixels only."""
-        return replace(self, image=self.image and replace(self.image, decodes=False))
 
     def to_json(self) -> bytes:
         """Serialises the spec for `from_json`."""

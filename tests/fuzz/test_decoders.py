@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iei.encoded import Encoded
 from iei.errors import EmptyInput, InvalidInput
 from iei.inputs.budget import PixelBudget
 from iei.inputs.decode import FORMATS, DecodeLimits, decoded, undecoded
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 MAX_PIXELS = 1_000_000
 MAX_SIDE = 10_000
-LIMITS = DecodeLimits(MAX_PIXELS, MAX_SIDE, PixelBudget(2 * MAX_PIXELS))
+LIMITS = DecodeLimits(MAX_PIXELS, MAX_SIDE, PixelBudget(2 * MAX_PIXELS), max_encoded_bytes=2**21)
 MAX_S = 10.0
 """Processor time for one file: the slowest that were found take a tenth of it."""
 MAX_KIB = 100 * 1024
@@ -78,5 +79,6 @@ def test_what_is_left_to_the_engine_is_a_plain_jpeg_within_the_limits(file: byte
         if left := undecoded(file, LIMITS, Geometry("exact", 224, 224, resample=3)):
             jpeg, size = left
             assert 0 < size.width * size.height == jpeg.width * jpeg.height <= MAX_PIXELS
+            jpeg = Encoded.unpack(jpeg.pack())
             content = jpeg.file.tobytes()
             assert plain(content) == (jpeg.height, jpeg.width, content)

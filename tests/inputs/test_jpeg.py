@@ -2,22 +2,24 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from iei.encoded import Encoded
 from iei.errors import EmptyInput, InvalidInput
 from iei.inputs.budget import PixelBudget
-from iei.inputs.decode import DecodeLimits, undecoded
+from iei.inputs.decode import DecodeLimits, redecoded, undecoded
 from iei.inputs.jpeg import plain
 from iei.models.spec import Geometry
 from iei.requests import PictureSize
 from tests.inputs.decoding import decode_image
 from tests.pictures import encode, encoded, jpeg, photo
 
-LIMITS = DecodeLimits(1_000_000, 10_000, PixelBudget(1_000_000))
+LIMITS = DecodeLimits(1_000_000, 10_000, PixelBudget(1_000_000), max_encoded_bytes=100_000)
 SQUARE = Geometry("exact", 224, 224, resample=3)
 
 
@@ -92,6 +94,9 @@ UNUSUAL: dict[str, Callable[[bytes], bytes]] = {
         b"\xff\xda\x00\x0c\x03\x01\x00", b"\xff\xda\x00\x0c\x03\x01\x32"
     ),
     "more codes than there can be": lambda file: _with_segment(file, 0xC4, b"\0\3" + b"\0" * 15 + b"abc"),
+    "a Huffman table twice": lambda file: _with_segment(file, 0xC4, file[file.index(b"\xff\xc4") + 4 :][:31]),
+    "empty tables": lambda file: _with_segment(file, 0xC4, (b"\0" + b"\0" * 16) * 3000),
+    "a quantization twice": lambda file: _with_segment(file, 0xDB, bytes(65)),
     "a scan of one component": lambda file: file.replace(
         b"\xff\xda\x00\x0c\x03\x01\x00\x02\x11\x03\x11", b"\xff\xda\x00\x08\x01\x01\x00"
     ),
@@ -113,7 +118,7 @@ def test_adobe_may_say_what_is_so_anyway() -> None:
     assert plain(_with_segment(jpeg(), 0xEE, ADOBE + b"\1"))
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [*range(10), 300, 65_535])
 def test_the_size_is_that_of_the_upright_picture(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -121,14 +126,19 @@ def test_the_size_is_that_of_the_upright_picture(orientation: int) -> None:
     left = undecoded(file, LIMITS, SQUARE)
     assert left
     found, size = left
-    assert (found.width, found.height, found.orientation) == (40, 30, orientation)
-    assert size == PictureSize(*decode_image(file, LIMITS).size)
+    assert (found.width, found.height) == (40, 30)
+    assert found.orientation == (orientation if orientation in range(1, 9) else 1)
+    upright = decode_image(file, LIMITS)
+    assert size == PictureSize(*upright.size)
+    with redecoded(Encoded.unpack(found.pack()), LIMITS) as image:
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(upright))
 
 
 def test_pictures_that_the_engine_can_not_make_are_decoded_here() -> None:
     assert undecoded(encoded()["png"], LIMITS, SQUARE) is None
     assert undecoded(encode(photo(8, 9000), "JPEG"), LIMITS, SQUARE) is None
     assert undecoded(jpeg(), LIMITS, SQUARE)
+    assert undecoded(jpeg(), replace(LIMITS, max_encoded_bytes=len(jpeg()) - 1), SQUARE) is None
 
 
 def test_limits_are_those_of_what_is_decoded_here() -> None:

@@ -32,7 +32,7 @@ from tests.jpegs import decoded_by_pillow
 from tests.load_requests import load_request
 from tests.pictures import base64_of, encode, encoded, photo, photos
 
-LIMITS = DecodeLimits(20_000_000, 65_535, PixelBudget(20_000_000))
+LIMITS = DecodeLimits(20_000_000, 65_535, PixelBudget(20_000_000), max_encoded_bytes=2**21)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
