@@ -63,7 +63,7 @@ FULL = Matrix(
         Sweep(("ViT-B", "Swin-T", "CLIP-B/32"), connections=(1, 4, 16, 64)),
         Sweep(("ViT-Tiny",), connections=(16,), sizes=tuple(SIZES)),
         Sweep(("ViT-Tiny",), connections=(1, 4), pictures=(32,)),
-        Sweep(("ViT-Tiny", "ViT-B"), shares=(0.5, 0.7, 0.9)),
+        Sweep(("ViT-Tiny",), shares=(0.5, 0.7, 0.9)),
     ),
     rounds=3,
     seconds=10,
