@@ -185,6 +185,24 @@ class Graph:
         if self._begin_copy and count >= self._threads:
             begin_copy, self._begin_copy = self._begin_copy, None
             begin_copy([array[:1].copy() for array in inputs])
+        even = count - self._left_over(count)
+        if even == count:
+            return self._run(inputs, outputs)
+        parts = [self._run([array[part] for array in inputs], outputs) for part in (slice(even), slice(even, None))]
+        return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+
+    def _left_over(self, count: int) -> int:
+        """How many of a batch all threads compute together, when each of them has computed its part.
+
+        As parts of one input more, they would keep some threads busy and the others waiting. Measured for three inputs
+        on two cores: a ViT-Tiny 76 instead of 64 pictures a second, a ViT-B 7.1 instead of 6.1.
+        """
+        rest = count % self._threads
+        is_quicker = count > self._threads and rest <= self._threads // 2 and self._lone_s >= LEAST_S
+        return rest if self.has_lanes and is_quicker else 0
+
+    def _run(self, inputs: Sequence[Array], outputs: Collection[str]) -> dict[str, npt.NDArray[np.float32]]:
+        count = len(inputs[0])
         requests = self._requests_for(count)
         bounds = [count * lane // len(requests) for lane in range(len(requests) + 1)]
         parts = [[array[start:stop] for array in inputs] for start, stop in pairwise(bounds)]
