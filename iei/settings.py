@@ -250,7 +250,8 @@ class LoadOptions(Group):
     gate: Literal["refuse", "warn"] = setting("Computing", "refuse", "IEI_GATE")
     """What to do with an `int8` model whose vectors differ too much from those of float32 (docs/runtimes.md)."""
     max_batch: int = setting("Computing", 0, "IEI_MAX_BATCH", ge=0, le=4096)
-    """Maximum batch size. 0: the device's default (4 per core on a CPU, 12 per core in `iei embed`; 64 on a GPU)."""
+    """Maximum batch size; on a CPU, of all cores together. 0: the device's default (4 per core on a CPU, 12 per core in
+    `iei embed`; 64 on a GPU)."""
     threads: int = setting("Computing", 0, "IEI_THREADS", ge=0)
     """CPU threads of one forward pass. 0: one per core."""
     attention: Attention = setting("Computing", "auto", "IEI_ATTENTION")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,7 +19,7 @@ from iei.models.catalog import read_catalog
 from iei.models.spec import Modality, ModelSpec
 from iei.requests import Embedding, ImageInput, TextInput
 from iei.runtimes import loading
-from iei.runtimes.api import Begun, Input, Model, Outputs, Overlapping
+from iei.runtimes.api import Begun, Input, Model, Outputs, Overlapping, Parallel
 from iei.service import WINDOW_BATCHES, EmbeddingService
 from iei.settings import Settings
 from iei.targets import check_dimensions, resolve_targets
@@ -71,7 +73,7 @@ class LocalModel:
                 "versions": versions(),
             }
         )
-        self._model = _TimedOverlapping(loaded, loaded) if isinstance(loaded, Overlapping) else _TimedModel(loaded)
+        self._model = _timed(loaded)
         self._record = Record()
         preparer = Preparer(settings.inputs, self._threads, settings.engine.max_encoded_bytes)
         self._service = EmbeddingService(
@@ -103,7 +105,7 @@ class LocalModel:
         """As `Computer.busy`."""
         stages = self._record.stages
         prepared = sum(stages[stage].seconds for stage in ("decode", "resize", "tokenize") if stage in stages)
-        return {"decoding": prepared / self._threads, "model": self._model.busy_s}
+        return {"decoding": prepared / self._threads, "model": self._model.busy.seconds}
 
 
 BATCH_PER_CORE = 12
@@ -112,48 +114,82 @@ _ANY = 2**31
 _A_YEAR_S = 365 * 86_400.0
 
 
+class _Busy:
+    """The seconds in which anything is computed: those of batches that are computed at the same time count once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seconds = 0.0
+        """Until `_counted`."""
+        self._counted = 0.0
+        self._computed = 0
+        """Batches that are."""
+
+    @property
+    def seconds(self) -> float:
+        """Until now."""
+        return self._change(0)
+
+    def begin(self) -> None:
+        self._change(1)
+
+    def end(self) -> None:
+        self._change(-1)
+
+    def _change(self, computed: int) -> float:
+        with self._lock:
+            now = time.perf_counter()
+            if self._computed:
+                self._seconds += now - self._counted
+            self._counted = now
+            self._computed += computed
+            return self._seconds
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
+
 class _TimedModel:
     """A model that knows how long it has computed."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self.busy_s = 0.0
+        self.busy = _Busy()
 
     @property
     def spec(self) -> ModelSpec:
         return self._model.spec
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
-        began = time.perf_counter()
-        try:
+        with self.busy.computing():
             return self._model.run(modality, batch, outputs)
-        finally:
-            self.busy_s += time.perf_counter() - began
 
 
 class _TimedOverlapping(_TimedModel):
-    """The same with one that is brought a batch while it computes another: such seconds count once."""
+    """The same with one that is brought a batch while it computes another."""
 
     def __init__(self, model: Model, overlapping: Overlapping) -> None:
         super().__init__(model)
         self._overlapping = overlapping
-        self._finished = 0.0
 
     def begin(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> Begun:
-        began = time.perf_counter()
-        return _TimedBegun(self, self._overlapping.begin(modality, batch, outputs), began)
-
-    def finished(self, began: float) -> None:
-        now = time.perf_counter()
-        self.busy_s += now - max(began, self._finished)
-        self._finished = now
+        self.busy.begin()
+        try:
+            return _TimedBegun(self.busy, self._overlapping.begin(modality, batch, outputs))
+        except BaseException:
+            self.busy.end()
+            raise
 
 
 @dataclass(frozen=True, slots=True)
 class _TimedBegun:
-    model: _TimedOverlapping
+    busy: _Busy
     begun: Begun
-    began: float
 
     def done(self) -> bool:
         return self.begun.done()
@@ -162,7 +198,28 @@ class _TimedBegun:
         try:
             return self.begun.finish()
         finally:
-            self.model.finished(self.began)
+            self.busy.end()
+
+
+class _TimedParallel(_TimedModel):
+    """The same with one that computes several at the same time."""
+
+    def __init__(self, model: Model, parallel: Parallel) -> None:
+        super().__init__(model)
+        self._parallel = parallel
+
+    def lanes(self, modality: Modality, array: Input) -> int:
+        return self._parallel.lanes(modality, array)
+
+    def run_on_lane(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        with self.busy.computing():
+            return self._parallel.run_on_lane(modality, batch, outputs)
+
+
+def _timed(model: Model) -> _TimedModel:
+    if isinstance(model, Overlapping):
+        return _TimedOverlapping(model, model)
+    return _TimedParallel(model, model) if isinstance(model, Parallel) else _TimedModel(model)
 
 
 def _decided(spec: ModelSpec, options: BulkOptions, settings: Settings) -> tuple[int, tuple[str, ...], dict[str, Any]]:

@@ -116,6 +116,15 @@ class Batcher(Generic[P]):
         alive = (job for job in self._groups[_group_key(leader)][leader.priority] if not job.cancelled)
         return len(list(islice(alive, full))) == full
 
+    @property
+    def leader(self) -> Job[P] | None:
+        """The job whose turn it is, if any waits. It may have been cancelled, or have expired."""
+        return self._leader() if self._groups else None
+
+    def waiting_with(self, job: Job[P]) -> int:
+        """How many jobs wait that could share a forward with this one, itself included."""
+        return sum(map(len, self._groups[_group_key(job)]))
+
     def add(self, job: Job[P], now: float) -> None:
         """Queues a job. Its id must differ from those of its owner's waiting jobs."""
         job.enqueued, job.order = now, next(self._order)
@@ -134,8 +143,13 @@ class Batcher(Generic[P]):
         self._groups = {key: group for key, group in self._groups.items() if any(group)}
         self._waiting = {mark: job for mark, job in self._waiting.items() if job.owner != owner}
 
-    def next(self, now: float) -> Turn[P]:
-        """The next batch, with cancelled and expired jobs found on the way to it. Empty only if nothing waits."""
+    def next(self, now: float, most: int = sys.maxsize) -> Turn[P]:
+        """The next batch, with cancelled and expired jobs found on the way to it. Empty only if nothing waits.
+
+        Args:
+            now: the time, in the caller's clock.
+            most: most jobs in it, if that is fewer than `max_batch`.
+        """
         turn: Turn[P] = Turn([], [], [])
         patient = self._oldest(Priority.BULK)
         while self._groups and not turn.batch:
@@ -143,9 +157,9 @@ class Batcher(Generic[P]):
             key = _group_key(leader)
             group = self._groups[key]
             take = self._take_similar if leader.length else self._take_oldest
-            take(group[leader.priority], now, turn)
+            take(group[leader.priority], now, turn, min(most, self.max_batch))
             if turn.batch:  # if all of these were dropped, it may be another group's turn
-                take(group[1 - leader.priority], now, turn)
+                take(group[1 - leader.priority], now, turn, min(most, self.max_batch))
             if not any(group):
                 del self._groups[key]
         for job in (*turn.batch, *turn.cancelled, *turn.expired):
@@ -164,12 +178,12 @@ class Batcher(Generic[P]):
         heads = (group[priority][0] for group in self._groups.values() if group[priority])
         return min(heads, key=lambda job: job.order, default=None)
 
-    def _take_oldest(self, jobs: deque[Job[P]], now: float, turn: Turn[P]) -> None:
-        while jobs and len(turn.batch) < min(self.max_batch, jobs[0].most) and _can_decode(jobs[0], turn.batch):
+    def _take_oldest(self, jobs: deque[Job[P]], now: float, turn: Turn[P], most: int) -> None:
+        while jobs and len(turn.batch) < min(most, jobs[0].most) and _can_decode(jobs[0], turn.batch):
             job = jobs.popleft()
             _destination(job, now, turn, alive=turn.batch).append(job)
 
-    def _take_similar(self, jobs: deque[Job[P]], now: float, turn: Turn[P]) -> None:
+    def _take_similar(self, jobs: deque[Job[P]], now: float, turn: Turn[P], most: int) -> None:
         """Batches the oldest job with those nearest to it in length, because padding costs as much as tokens.
 
         What is added to a batch is padded to the longest there is: then those that are nearest to that.
@@ -180,7 +194,7 @@ class Batcher(Generic[P]):
         longest = max((job.length for job in turn.batch), default=0)
         wanted = longest or (alive[0].length if alive else 0)
         # `nsmallest` is stable: among equals, first come, first served.
-        for job in heapq.nsmallest(self.max_batch - len(turn.batch), alive, key=lambda job: abs(job.length - wanted)):
+        for job in heapq.nsmallest(most - len(turn.batch), alive, key=lambda job: abs(job.length - wanted)):
             longest = max(longest, job.length)
             if turn.batch and longest * (len(turn.batch) + 1) > self.max_tokens:
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iei.models.spec import Modality
-from iei.runtimes.api import DeviceLost, Input, Model, Outputs, Overlapping
+from iei.runtimes.api import DeviceLost, Input, Outputs, Overlapping
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ class Failure:
 
 
 Outcome = Outputs | Failure
+Run = Callable[[Modality, Sequence[Input], Collection[str]], Sequence[Outputs]]
+"""As `iei.runtimes.api.Model.run`."""
 
 
 class Pending(NamedTuple):
@@ -45,24 +47,28 @@ class Pending(NamedTuple):
     """As `execute`. To be called once."""
 
 
-def execute(model: Model, tasks: Sequence[Task]) -> list[Outcome]:
+def execute(run: Run, tasks: Sequence[Task]) -> list[Outcome]:
     """Runs `tasks`, which share a modality, as one forward: an outcome for each, in order.
 
     A batch that fails is halved until the inputs that fail are alone; the others succeed. The union of the wanted
     outputs is computed for the whole batch, so that tasks with different outputs can share it.
 
+    Args:
+        run: runs it, and halves of it if it fails.
+        tasks: at least one.
+
     Raises:
         DeviceLost: this process can't compute any more.
     """
-    return _computed(lambda: model.run(*_arguments(tasks)), model, tasks)
+    return _computed(lambda: run(*_arguments(tasks)), run, tasks)
 
 
-def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Pending:
+def begin(overlapping: Overlapping, run: Run, tasks: Sequence[Task]) -> Pending:
     """Begins `tasks`, which share a modality, as one forward.
 
     Args:
         overlapping: begins it.
-        model: the same model, which runs halves of it if it fails.
+        run: runs halves of it if it fails.
         tasks: at least one. Their arrays must stay as they are until it is finished.
 
     Raises:
@@ -74,12 +80,12 @@ def begin(overlapping: Overlapping, model: Model, tasks: Sequence[Task]) -> Pend
         raise
     except Exception as error:
         fault = _described(error)
-        return Pending(lambda: True, lambda: _halves(model, tasks, fault))
+        return Pending(lambda: True, lambda: _halves(run, tasks, fault))
 
-    return Pending(begun.done, lambda: _computed(begun.finish, model, tasks))
+    return Pending(begun.done, lambda: _computed(begun.finish, run, tasks))
 
 
-def _computed(compute: Callable[[], Sequence[Outputs]], model: Model, tasks: Sequence[Task]) -> list[Outcome]:
+def _computed(compute: Callable[[], Sequence[Outputs]], run: Run, tasks: Sequence[Task]) -> list[Outcome]:
     """Outcomes of what `compute` returns for all tasks, or else of their halves."""
     try:
         rows = compute()
@@ -89,7 +95,7 @@ def _computed(compute: Callable[[], Sequence[Outputs]], model: Model, tasks: Seq
         fault = _described(error)
     else:
         return [_outcome(row, task) for row, task in zip(rows, tasks, strict=True)]
-    return _halves(model, tasks, fault)
+    return _halves(run, tasks, fault)
 
 
 def _arguments(tasks: Sequence[Task]) -> tuple[Modality, list[Input], set[str]]:
@@ -98,7 +104,7 @@ def _arguments(tasks: Sequence[Task]) -> tuple[Modality, list[Input], set[str]]:
     return tasks[0].modality, [task.array for task in tasks], wanted
 
 
-def _halves(model: Model, tasks: Sequence[Task], fault: str) -> list[Outcome]:
+def _halves(run: Run, tasks: Sequence[Task], fault: str) -> list[Outcome]:
     """Outcomes of tasks that failed together.
 
     To be called outside of `except`: the error's traceback has the batch's memory on the device, which the halves need.
@@ -107,7 +113,7 @@ def _halves(model: Model, tasks: Sequence[Task], fault: str) -> list[Outcome]:
         log.warning("the model failed on an input of shape %s: %s", tasks[0].array.shape, fault)
         return [Failure(f"the model failed on this input: {fault}")]
     half = len(tasks) // 2
-    return execute(model, tasks[:half]) + execute(model, tasks[half:])
+    return execute(run, tasks[:half]) + execute(run, tasks[half:])
 
 
 def _outcome(row: Outputs, task: Task) -> Outcome:

@@ -48,6 +48,8 @@ class Landed(NamedTuple, Generic[P]):
     """When the device could begin to compute it, `time.monotonic()`: the batches before it were done."""
     seconds: float
     """From then until it was done, or seen to be."""
+    device_s: float
+    """Of these, its share: others may have been computed at the same time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -146,7 +148,7 @@ class InFlight(Generic[P]):
         self._landed_at = time.monotonic() if flight.done_at is None else flight.done_at
         seconds = self._landed_at - started
         self._learn(flight.kind, seconds)
-        return Landed(flight.jobs, flight.spec, outcomes, flight.gone, started, seconds)
+        return Landed(flight.jobs, flight.spec, outcomes, flight.gone, started, seconds, seconds)
 
     def forget(self, owner: Hashable) -> None:
         """Notes that nobody waits for the owner's jobs any more."""

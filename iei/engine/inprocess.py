@@ -186,6 +186,7 @@ class SchedulerThread:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._wakeup, selectors.EVENT_READ, self._on_commands)
                 selector.register(self._scheduler.wakeup, selectors.EVENT_READ, self._scheduler.models_arrived)
+                selector.register(self._scheduler.landed, selectors.EVENT_READ, lambda: None)  # the step acts on it
                 while not self._stopping:
                     for key, _ in selector.select(self._scheduler.wait_s):
                         key.data()

@@ -71,6 +71,7 @@ class EngineProcess:
         """Of descriptors or memory for another connection."""
         self._listen()
         self._selector.register(scheduler.wakeup, selectors.EVENT_READ, lambda _: scheduler.models_arrived())
+        self._selector.register(scheduler.landed, selectors.EVENT_READ, lambda _: None)  # the step that follows acts
 
     def serve_forever(self) -> None:
         """Receives everything that has arrived, runs one batch, and so on.

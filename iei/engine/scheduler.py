@@ -5,7 +5,9 @@ It knows neither sockets nor asyncio: `process` and `inprocess` bring requests t
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Sequence
@@ -16,11 +18,12 @@ from iei.engine.answers import Answer, Forward, Status
 from iei.engine.batcher import Batcher, Job, batch_key, decoded_pixels, most_together
 from iei.engine.execute import Failure, Outcome, Task, begin, execute
 from iei.engine.in_flight import InFlight
+from iei.engine.lanes import Lanes
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.meter import Meter
 from iei.engine.watchdog import Timer, Watchdog
 from iei.priority import Priority
-from iei.runtimes.api import Model, Overlapping
+from iei.runtimes.api import Model, Overlapping, Parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Scheduler:
         self._models = models
         self._timer = Timer(timeout_s)
         self._in_flight: InFlight[Request] = InFlight(self._timer)
+        self._lanes: Lanes[Request] = Lanes(self._timer)
         self._pid = os.getpid()
         self._meter = meter or Meter()
         self._meter.loaded(models.loaded)
@@ -75,11 +79,18 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether something waits, or is in flight."""
-        return len(self._batcher) + len(self._in_flight) > 0
+        return len(self._batcher) + len(self._in_flight) + len(self._lanes) > 0
+
+    @property
+    def landed(self) -> int:
+        """A file descriptor, readable while a batch is done that the next step will answer."""
+        return self._lanes.wakeup
 
     @property
     def wait_s(self) -> float | None:
-        """How long `step` may wait for requests to arrive; None: until some do."""
+        """How long `step` may wait for requests to arrive, or for what is `landed`; None: until that happens."""
+        if self._lanes:
+            return 0.0 if self._must_land or self._may_begin_on_lane else None
         if not self._in_flight:
             return 0.0 if len(self._batcher) else self._timer.rest_s
         if self._in_flight.is_full or self._models.next_waits or self._batcher.fills_a_batch:
@@ -114,6 +125,7 @@ class Scheduler:
         """Drops what the owner has waiting or in flight, without an answer: there is nobody to receive it."""
         self._batcher.forget(owner)
         self._in_flight.forget(owner)
+        self._lanes.forget(owner)
         for model, parked in self._parked.items():
             self._parked[model] = [request for request in parked if request.owner != owner]
 
@@ -132,13 +144,15 @@ class Scheduler:
         Raises:
             DeviceLost: this process can't compute any more. What was in flight has not been answered.
         """
-        if self._in_flight and self.wait_s:
+        if (self._in_flight or self._lanes) and self.wait_s != 0.0:
             return
-        if self._in_flight.is_done or self._must_finish:
-            self._finish()
+        if self._lanes and self._must_land:
+            self._finish(self._lanes)
+        elif self._in_flight.is_done or self._must_finish:
+            self._finish(self._in_flight)
         else:
             self._take_turn()
-        if not self._in_flight:
+        if not (self._in_flight or self._lanes):
             self._timer.rest()
             self._models.load_next(self._batcher.oldest)
         self._meter.loaded(self._models.loaded)
@@ -150,7 +164,40 @@ class Scheduler:
             DeviceLost: as `step`.
         """
         while self._in_flight:
-            self._finish()
+            self._finish(self._in_flight)
+        while self._lanes:
+            self._finish(self._lanes)
+
+    @property
+    def _must_land(self) -> bool:
+        """Whether to finish a batch on a lane before anything else."""
+        return self._lanes.is_done or self._lanes.is_full or self._models.next_waits
+
+    @property
+    def _may_begin_on_lane(self) -> bool:
+        """Whether the next batch is one for a lane. Otherwise it has all cores, once no lane is in use."""
+        leader = self._batcher.leader
+        return leader is not None and self._share(leader) is not None
+
+    def _share(self, leader: Job[Request]) -> int | None:
+        """Most jobs in the next batch, if it is one for a lane: an equal part of what waits. None: it has all cores.
+
+        That fewer inputs than lanes are computed would leave cores idle.
+        """
+        lanes = self._lanes_for(leader)
+        crowd = self._batcher.waiting_with(leader)
+        free = lanes - len(self._lanes)
+        if lanes < 2 or free < 1 or self._lanes.inputs + crowd < lanes:
+            return None
+        return min(math.ceil(crowd / free), math.ceil(self._batcher.max_batch / lanes))
+
+    def _lanes_for(self, job: Job[Request]) -> int:
+        """How many batches like this job may be computed at the same time."""
+        model, task = self._models.get(job.payload.model), job.payload.task
+        # A suspect runs while nothing else does, or the others would be suspects, too, when it ends the engine again.
+        if job.alone or not task or not isinstance(model, Parallel):
+            return 1
+        return model.lanes(task.modality, task.array)
 
     @property
     def _must_finish(self) -> bool:
@@ -159,13 +206,15 @@ class Scheduler:
         return len(self._in_flight) > 0 and not may_begin
 
     def _take_turn(self) -> None:
-        turn = self._batcher.next(time.monotonic())
+        leader = self._batcher.leader
+        share = self._share(leader) if leader else None
+        turn = self._batcher.next(time.monotonic(), share or sys.maxsize)
         for job in turn.cancelled:
             job.payload.reply(Answer(Status.CANCELLED))
         for job in turn.expired:
             job.payload.reply(Answer(Status.EXPIRED))
         if turn.batch:
-            self._run(turn.batch)
+            self._run(turn.batch, has_lane=share is not None)
 
     def _schedule(self, request: Request, model: Model) -> None:
         if request.task is None:
@@ -173,15 +222,17 @@ class Scheduler:
         else:
             self._batcher.add(_job(request, request.task, model), time.monotonic())
 
-    def _run(self, batch: list[Job[Request]]) -> None:
+    def _run(self, batch: list[Job[Request]], *, has_lane: bool) -> None:
         model = self._models.get(batch[0].payload.model)
         if model is None:  # evicted while these waited
             for job in batch:
                 self.submit(job.payload)
             return
-        # A suspect runs while nothing else does, or the others would be suspects, too, when it ends the engine again.
+        # As for lanes: not with a suspect.
         overlapping = model if isinstance(model, Overlapping) and not batch[0].alone else None
-        if overlapping is None:
+        # Others may have been dropped that led when it was decided.
+        lanes = self._lanes_for(batch[0]) if has_lane else 1
+        if overlapping is None and lanes < 2:
             self.drain()
         for job in batch:
             job.payload.starts()
@@ -190,20 +241,24 @@ class Scheduler:
         watched = Watchdog(model, self._timer)
         if overlapping:
             self._meter.begins(model.spec, priorities)
-            self._in_flight.begin(batch, partial(begin, overlapping, watched, tasks), model.spec)
+            self._in_flight.begin(batch, partial(begin, overlapping, watched.run, tasks), model.spec)
+            return
+        if lanes > 1 and isinstance(model, Parallel):
+            self._meter.begins(model.spec, priorities)
+            self._lanes.begin(batch, partial(execute, model.run_on_lane, tasks), model.spec, lanes)
             return
         started = time.monotonic()
         with self._meter.forward(model.spec, tasks[0].modality, priorities):
-            outcomes = execute(watched, tasks)
+            outcomes = execute(watched.run, tasks)
         self._answer(batch, outcomes, started, time.monotonic() - started)
 
-    def _finish(self) -> None:
-        """Finishes the oldest batch in flight, and answers it."""
-        landed = self._in_flight.finish()
+    def _finish(self, begun: InFlight[Request] | Lanes[Request]) -> None:
+        """Finishes a batch that was begun, and answers it."""
+        landed = begun.finish()
         task = landed.jobs[0].payload.task
         assert task
         priorities = [job.priority for job in landed.jobs]
-        self._meter.ended(landed.spec, task.modality, priorities, landed.seconds)
+        self._meter.ended(landed.spec, task.modality, priorities, landed.device_s)
         self._answer(landed.jobs, landed.outcomes, landed.started, landed.seconds, landed.gone)
 
     def _answer(

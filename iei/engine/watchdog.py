@@ -31,15 +31,20 @@ class Timer:
         """When faulthandler's was set; it is not set if that is minus infinity."""
         self._is_running = False
 
-    def start(self) -> None:
-        """Starts it, from the beginning if it runs already."""
+    def start(self, since: float | None = None) -> None:
+        """Starts it, from the beginning if it runs already.
+
+        Args:
+            since: `time.monotonic()` of the beginning, if that was earlier. None: now.
+        """
         if self._timeout_s is None:
             return
         self._is_running = True
         now = time.monotonic()
-        if now - self._set_at > LATE_S:
-            faulthandler.dump_traceback_later(self._timeout_s + LATE_S, exit=True)
-            self._set_at = now
+        began = now if since is None else since
+        if began - self._set_at > LATE_S:
+            faulthandler.dump_traceback_later(max(LATE_S, self._timeout_s + LATE_S - (now - began)), exit=True)
+            self._set_at = began
 
     def stop(self) -> None:
         """Stops it. Faulthandler's may be left as it is, for the next start: call `rest` within `rest_s`."""

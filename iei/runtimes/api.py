@@ -77,6 +77,20 @@ class Overlapping(Protocol):
         """
 
 
+@runtime_checkable
+class Parallel(Protocol):
+    """What a model, or a runtime, has besides if it computes several batches at the same time."""
+
+    def lanes(self, modality: Modality, array: Input) -> int:
+        """How many batches of inputs like `array` it computes at the same time, each on its part of the cores.
+
+        1: only `Model.run` may be called for them. It may change from batch to batch.
+        """
+
+    def run_on_lane(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        """As `Model.run`, on one lane: as many threads as there are lanes may call it, while none calls `Model.run`."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageSide:
     """What a runtime offers for pictures."""

@@ -14,7 +14,7 @@ from iei.errors import StartupError
 from iei.models.catalog import LoadRequest
 from iei.models.spec import POOLED, Geometry, ImageTower, Modality, ModelSpec, TextTower, why_not
 from iei.runtimes import select
-from iei.runtimes.api import Begun, Input, Outputs, Overlapping, Runtime
+from iei.runtimes.api import Begun, Input, Outputs, Overlapping, Parallel, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,22 @@ class LoadedOverlapping(LoadedModel):
     def begin(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> Begun:
         """As `Overlapping.begin`, by the runtime."""
         return self.overlapping.begin(modality, batch, outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedParallel(LoadedModel):
+    """Implements `iei.runtimes.api.Parallel`, too, with a runtime that does."""
+
+    parallel: Parallel
+    """The runtime."""
+
+    def lanes(self, modality: Modality, array: Input) -> int:
+        """As `Parallel.lanes`, by the runtime."""
+        return self.parallel.lanes(modality, array)
+
+    def run_on_lane(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        """As `Parallel.run_on_lane`, by the runtime."""
+        return self.parallel.run_on_lane(modality, batch, outputs)
 
 
 def fetch(request: LoadRequest) -> None:
@@ -84,6 +100,8 @@ def load(request: LoadRequest) -> LoadedModel:
     )
     if isinstance(runtime, Overlapping):
         return LoadedOverlapping(spec, runtime, runtime)
+    if isinstance(runtime, Parallel):
+        return LoadedParallel(spec, runtime, runtime)
     return LoadedModel(spec, runtime)
 
 

@@ -23,11 +23,11 @@ def test_seconds_in_which_batches_overlap_count_once(monkeypatch: pytest.MonkeyP
     second = model.begin("image", [picture(2)], ["mean"])
     clock.now += 2
     assert first.finish()[0]["mean"][0] == 1
-    assert model.busy_s == 3
+    assert model.busy.seconds == 3
     clock.now += 2
     assert second.finish()[0]["mean"][0] == 2
-    assert model.busy_s == 5
+    assert model.busy.seconds == 5
     clock.now += 10
     model.begin("image", [picture(3)], ["mean"]).finish()
     model.run("image", [picture(4)], ["mean"])
-    assert model.busy_s == 5
+    assert model.busy.seconds == 5

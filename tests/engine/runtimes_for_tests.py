@@ -83,6 +83,51 @@ class OverlappingRuntime(KnownRuntime):
         return super().run(modality, batch, outputs)
 
 
+class ParallelRuntime(KnownRuntime):
+    """Implements `Parallel`, too. A batch on a lane waits until its first picture's value is given to `release`.
+
+    `release_all` lets all go on, also those to come. `events` has what was begun, and `computing` how many batches are.
+    """
+
+    def __init__(self, lanes: int = 2, before: Callable[[Sequence[Input]], None] = lambda batch: None) -> None:
+        super().__init__(before)
+        self.events: list[str] = []
+        self.computing = 0
+        self._lanes = lanes
+        self._changed = threading.Condition()
+        self._released: set[int] = set()
+        self._all_are_released = False
+
+    def release(self, *values: int) -> None:
+        with self._changed:
+            self._released.update(values)
+            self._changed.notify_all()
+
+    def release_all(self) -> None:
+        with self._changed:
+            self._all_are_released = True
+            self._changed.notify_all()
+
+    def lanes(self, modality: Modality, array: Input) -> int:
+        return self._lanes
+
+    def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        self.events.append(f"run {_values(batch)}")
+        return super().run(modality, batch, outputs)
+
+    def run_on_lane(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        value = int(batch[0][0, 0, 0])
+        self.events.append(f"lane {_values(batch)}")
+        with self._changed:
+            self.computing += 1
+            assert self._changed.wait_for(lambda: self._all_are_released or value in self._released, 60)
+        try:
+            return super().run(modality, batch, outputs)
+        finally:
+            with self._changed:
+                self.computing -= 1
+
+
 @dataclass
 class KnownBegun:
     """Implements `Begun`."""

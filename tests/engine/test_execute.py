@@ -25,7 +25,7 @@ def tasks(*values: int, outputs: tuple[str, ...] = ("mean",)) -> list[Task]:
 
 def test_each_task_gets_the_outputs_that_it_wanted_from_one_forward() -> None:
     runtime = KnownRuntime()
-    mean, both = execute(runtime, [*tasks(1), *tasks(2, outputs=("tokens", "mean"))])
+    mean, both = execute(runtime.run, [*tasks(1), *tasks(2, outputs=("tokens", "mean"))])
     assert runtime.batches == [2]
     assert isinstance(mean, dict)
     assert list(mean) == ["mean"]
@@ -38,7 +38,7 @@ def test_each_task_gets_the_outputs_that_it_wanted_from_one_forward() -> None:
 def test_a_failing_batch_is_split_until_the_culprit_is_alone(place: int) -> None:
     values = [1, 2, 3, 4]
     values.insert(place, CULPRIT)
-    outcomes = execute(KnownRuntime(fails_on_the_culprit), tasks(*values))
+    outcomes = execute(KnownRuntime(fails_on_the_culprit).run, tasks(*values))
     for value, outcome in zip(values, outcomes, strict=True):
         if value == CULPRIT:
             assert isinstance(outcome, Failure)
@@ -77,9 +77,9 @@ class FailsToBegin(FailsOnMany):
 @pytest.mark.parametrize(
     ("model", "run"),
     [
-        (FailsOnMany(), lambda model, tasks: execute(model, tasks)),
-        (FailsOnMany(), lambda model, tasks: begin(model, model, tasks).finish()),
-        (FailsToBegin(), lambda model, tasks: begin(model, model, tasks).finish()),
+        (FailsOnMany(), lambda model, tasks: execute(model.run, tasks)),
+        (FailsOnMany(), lambda model, tasks: begin(model, model.run, tasks).finish()),
+        (FailsToBegin(), lambda model, tasks: begin(model, model.run, tasks).finish()),
     ],
     ids=["run", "finish", "begin"],
 )
@@ -95,7 +95,7 @@ def test_values_that_are_not_finite_are_a_failure_of_that_input_alone() -> None:
         def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
             return [{"mean": np.array([1, np.nan if value[0, 0, 0] == CULPRIT else 1], np.float32)} for value in batch]
 
-    good, bad = execute(NotFinite(), tasks(1, CULPRIT))
+    good, bad = execute(NotFinite().run, tasks(1, CULPRIT))
     assert isinstance(good, dict)
     assert isinstance(bad, Failure)
     assert "not finite" in bad.message
@@ -106,4 +106,4 @@ def test_a_lost_device_is_not_blamed_on_an_input() -> None:
         raise DeviceLost("the context is gone")
 
     with pytest.raises(DeviceLost):
-        execute(KnownRuntime(lose), tasks(1, 2))
+        execute(KnownRuntime(lose).run, tasks(1, 2))

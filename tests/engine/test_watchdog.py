@@ -39,7 +39,7 @@ def test_every_forward_has_the_whole_time(monkeypatch: pytest.MonkeyPatch) -> No
         asked.now += 2.0
         fails_on_the_culprit(batch)
 
-    outcomes = execute(Watchdog(KnownRuntime(slow), Timer(9.0)), tasks(1, CULPRIT))
+    outcomes = execute(Watchdog(KnownRuntime(slow), Timer(9.0)).run, tasks(1, CULPRIT))
     assert [isinstance(outcome, Failure) for outcome in outcomes] == [False, True]
     assert asked.events == ["10 s", "over"] * 3  # both together, then each alone
 
@@ -64,6 +64,20 @@ def test_quick_forwards_share_what_was_set_and_an_idle_process_has_nothing_set(m
     timer.rest()
     assert asked.events[2:] == ["over"]
     assert timer.rest_s is None
+
+
+def test_the_time_counts_from_when_a_forward_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Faulthandler(monkeypatch)
+    timer = Timer(9.0)
+    timer.start(asked.now)
+    asked.now += 5.0
+    timer.start(asked.now - 5.0)  # another one was done: what was set holds
+    assert asked.events == ["10 s"]
+    timer.start(asked.now - 2.0)  # the next oldest has seven seconds left, and may be a second late
+    assert asked.events[1:] == ["8 s"]
+    asked.now += 30.0
+    timer.start(asked.now - 15.0)
+    assert asked.events[2:] == ["1 s"]
 
 
 def test_a_scheduler_that_has_nothing_to_do_takes_the_timer_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from timeit import repeat, timeit
@@ -32,8 +33,6 @@ COPIED_AT_START = 128 << 20
 for the first crowd: whoever sends one input at a time needs no more memory, and a start takes no longer."""
 SHARE_OF_FREE = 4
 """A copy that is made later takes at most one part in so many of the memory that is free then."""
-LEAST_PER_PART, PARTS_PER_THREAD = 4, 2
-"""Of a large batch, a thread that is done early takes one more part; smaller ones cost more than the wait."""
 LEAST_S = 0.002
 """What takes less is left to one thread: a second would be awake when the first is done. Measured for a ViT of no size,
 which takes one thread 0.6 ms: two took 2.3 ms of CPU time, and no less time, for a lone picture."""
@@ -83,7 +82,15 @@ class OpenVINORuntime:
 
     def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
         """As `iei.runtimes.api.Runtime.run`. Raises RuntimeError or ValueError for batches that can't be computed."""
-        return self._sides[modality].run(batch, outputs)
+        return self._sides[modality].run(batch, outputs, Graph.run)
+
+    def lanes(self, modality: Modality, array: Input) -> int:
+        """As `iei.runtimes.api.Parallel.lanes`."""
+        return self._sides[modality].lanes(array)
+
+    def run_on_lane(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        """As `iei.runtimes.api.Parallel.run_on_lane`. Errors are those of `run`."""
+        return self._sides[modality].run(batch, outputs, Graph.run_on_lane)
 
     def warm_up(self) -> None:
         """Computes a crowd once, where crowds have weights of their own, and lets the files go.
@@ -113,10 +120,10 @@ class Crowds:
 
 
 class Graph:
-    """A graph, compiled for inputs that come alone and for crowds. Computes one batch at a time.
+    """A graph, compiled for inputs that come alone and for crowds.
 
-    All threads share the operations of a small batch. Of one that has an input for each thread, each thread computes a
-    part, and waits for the others once instead of at each operation. Measured for a ViT-Tiny, batch 8, two cores: 46
+    All threads share the operations of a small batch. Of a crowd, which has an input for each thread, each thread
+    computes its part, and waits for no other at each operation. Measured for a ViT-Tiny, batch 8, two cores: 46
     pictures a second instead of 33 while others used the cores, as decoders do; 103 instead of 101 while nobody did.
     And a host that takes a core away for a moment stops one thread, not all that wait for it. The price is a second
     copy of the weights.
@@ -138,6 +145,9 @@ class Graph:
         crowds: Crowds | None = None,
     ) -> None:
         self._lanes: list[ov.InferRequest] = []
+        """One for each thread."""
+        self._free: deque[ov.InferRequest] = deque()
+        """Those of `_lanes` that `run_on_lane` does not use."""
         self._begin_copy: Callable[[Sequence[Array]], None] | None = None
         """What the first crowd calls, with one input: has the second copy made."""
         with ThreadPoolExecutor(1) as other:  # most of compiling is done by one thread
@@ -150,11 +160,16 @@ class Graph:
                     self._begin_copy = partial(self._copy_for, crowds, compile_lanes)
             (self._together,) = _requests(graph, precision, threads, streams=1)
             if compiling:
-                self._lanes = compiling.result()
+                self._has(compiling.result())
         self._lone_s = math.inf
         """What one thread takes for an input; infinity where nobody has looked, or inputs differ."""
         self._threads = threads
         self._places = {name: place for place, name in enumerate(outputs)}
+
+    @property
+    def lanes(self) -> int:
+        """As `iei.runtimes.api.Parallel.lanes`. Without the copy, or for what takes no time, there are none."""
+        return len(self._lanes) if self.has_lanes and self._lone_s >= LEAST_S else 1
 
     @property
     def has_lanes(self) -> bool:
@@ -185,24 +200,6 @@ class Graph:
         if self._begin_copy and count >= self._threads:
             begin_copy, self._begin_copy = self._begin_copy, None
             begin_copy([array[:1].copy() for array in inputs])
-        even = count - self._left_over(count)
-        if even == count:
-            return self._run(inputs, outputs)
-        parts = [self._run([array[part] for array in inputs], outputs) for part in (slice(even), slice(even, None))]
-        return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
-
-    def _left_over(self, count: int) -> int:
-        """How many of a batch all threads compute together, when each of them has computed its part.
-
-        As parts of one input more, they would keep some threads busy and the others waiting. Measured for three inputs
-        on two cores: a ViT-Tiny 76 instead of 64 pictures a second, a ViT-B 7.1 instead of 6.1.
-        """
-        rest = count % self._threads
-        is_quicker = count > self._threads and rest <= self._threads // 2 and self._lone_s >= LEAST_S
-        return rest if self.has_lanes and is_quicker else 0
-
-    def _run(self, inputs: Sequence[Array], outputs: Collection[str]) -> dict[str, npt.NDArray[np.float32]]:
-        count = len(inputs[0])
         requests = self._requests_for(count)
         bounds = [count * lane // len(requests) for lane in range(len(requests) + 1)]
         parts = [[array[start:stop] for array in inputs] for start, stop in pairwise(bounds)]
@@ -213,12 +210,24 @@ class Graph:
             raise faults[0]
         return {name: self._gathered(requests, name) for name in outputs}
 
+    def run_on_lane(self, inputs: Sequence[Array], outputs: Collection[str]) -> dict[str, npt.NDArray[np.float32]]:
+        """As `run`, by one thread. As many threads as there are `lanes` may call it."""
+        request = self._free.pop()
+        try:
+            request.infer(inputs, share_inputs=True)
+            return {name: self._gathered([request], name) for name in outputs}
+        finally:
+            self._free.append(request)
+
     def _requests_for(self, count: int) -> list[ov.InferRequest]:
         """What computes `count` inputs, each a part of them."""
-        lanes = min(len(self._lanes), max(self._threads, count // LEAST_PER_PART))
         if self._lone_s < LEAST_S:
-            return self._lanes[: min(lanes, max(1, int(count * self._lone_s / LEAST_S)))]
-        return self._lanes[:lanes] if 1 < lanes <= count else [self._together]
+            return self._lanes[: max(1, int(count * self._lone_s / LEAST_S))]
+        return self._lanes if 1 < len(self._lanes) <= count else [self._together]
+
+    def _has(self, lanes: list[ov.InferRequest]) -> None:
+        self._free.extend(lanes)
+        self._lanes = lanes
 
     def _copy_for(self, crowds: Crowds, compile_lanes: Compiling, example: Sequence[Array]) -> None:
         """Has the second copy of the weights made in a thread, if there is room. Crowds are computed meanwhile."""
@@ -238,7 +247,7 @@ class Graph:
             except (RuntimeError, MemoryError) as error:
                 log.warning("crowds get no copy of the weights of their own: %s", _first_line(error))
                 return
-            self._lanes = lanes
+            self._has(lanes)
             crowds.made()
             log.info("crowds have a copy of the weights of their own (%d MB)", needed // 10**6)
 
@@ -253,10 +262,7 @@ class Graph:
 
 
 def _requests(graph: ov.Model, precision: ov.Type, threads: int, *, streams: int) -> list[ov.InferRequest]:
-    """Compiles a graph for as many batches at a time as there are streams, which share the threads.
-
-    Of several streams, each takes the next of the requests that wait.
-    """
+    """Compiles a graph for as many batches at a time as there are streams, which share the threads."""
     options: dict[str, Any] = {
         # Without it, OpenVINO computes in bfloat16 on CPUs that have it.
         hint.inference_precision: precision,
@@ -266,7 +272,7 @@ def _requests(graph: ov.Model, precision: ov.Type, threads: int, *, streams: int
         hint.enable_cpu_pinning: False,
     }
     compiled = ov.Core().compile_model(graph, "CPU", options)
-    return [compiled.create_infer_request() for _ in range(PARTS_PER_THREAD * streams if streams > 1 else 1)]
+    return [compiled.create_infer_request() for _ in range(streams)]
 
 
 def _first_line(error: BaseException) -> str:
@@ -279,6 +285,10 @@ def _wait(request: ov.InferRequest) -> RuntimeError | None:
     except RuntimeError as error:
         return error
     return None
+
+
+How = Callable[[Graph, Sequence[Array], Collection[str]], dict[str, npt.NDArray[np.float32]]]
+"""`Graph.run` or `Graph.run_on_lane`."""
 
 
 class Compile(Protocol):
@@ -296,26 +306,32 @@ class Pictures:
         self._side = described.side
         self._size = geometry.size
         self._compile = compile
-        self.own = self._any if not described.folds else compile(file, self._side.outputs, geometry)
+        self._any: Graph | None = None
+        """Compiled when it is first needed: it has the weights in memory once more, and the file for as long."""
+        self.own = self._of_any_size() if not described.folds else compile(file, self._side.outputs, geometry)
         self.outputs = self._side.outputs
         self.example = np.zeros((*geometry.size, 3), np.float32 if geometry.float_resize else np.uint8)
 
-    @cached_property
-    def _any(self) -> Graph:
-        """Compiled when it is first needed: it has the weights in memory once more, and the file for as long."""
-        return self._compile(self._file, self._side.outputs)
+    def lanes(self, picture: Input) -> int:
+        """As `Parallel.lanes`. The first picture of another size has `run` compile the graph."""
+        graph = self.own if picture.shape[:2] == self._size else self._any
+        return graph.lanes if graph else 1
 
-    def run(self, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
-        """As `Runtime.run`."""
+    def run(self, batch: Sequence[Input], outputs: Collection[str], how: How) -> list[Outputs]:
+        """As `Runtime.run`, by `how`."""
         pixels = np.stack(batch)
         if pixels.shape[1:3] == self._size:
             graph = self.own
         elif self._side.any_size:
-            graph = self._any
+            graph = self._of_any_size()
         else:
             raise ValueError(f"the model computes pictures of the shape {self._size} only, not {pixels.shape[1:3]}")
-        results = graph.run([pixels], outputs)
+        results = how(graph, [pixels], outputs)
         return [{name: values[row] for name, values in results.items()} for row in range(len(batch))]
+
+    def _of_any_size(self) -> Graph:
+        self._any = self._any or self._compile(self._file, self._side.outputs)
+        return self._any
 
 
 class Texts:
@@ -327,9 +343,13 @@ class Texts:
         self.outputs = described.side.outputs
         self.example = np.zeros(min(8, described.side.max_tokens), np.int32)
 
-    def run(self, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
-        """As `Runtime.run`."""
-        results = self.own.run(self._padding.batch(batch), outputs)
+    def lanes(self, text: Input) -> int:
+        """As `Parallel.lanes`."""
+        return self.own.lanes
+
+    def run(self, batch: Sequence[Input], outputs: Collection[str], how: How) -> list[Outputs]:
+        """As `Runtime.run`, by `how`."""
+        results = how(self.own, self._padding.batch(batch), outputs)
         return [
             {name: values[row] if name in POOLED else values[row, : len(text)] for name, values in results.items()}
             for row, text in enumerate(batch)

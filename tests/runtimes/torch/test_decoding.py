@@ -150,7 +150,7 @@ def test_a_damaged_jpeg_fails_alone(decoding: Model) -> None:
     sound = _jpeg(photo(60, 40))
     files = [sound, sound, _damaged(sound), sound, sound]
     tasks = [Task("image", _encoded(file, decoding.spec.image.geometry), ("mean",)) for file in files]
-    outcomes = execute(decoding, tasks)
+    outcomes = execute(decoding.run, tasks)
     assert [isinstance(outcome, Failure) for outcome in outcomes] == [False, False, True, False, False]
 
 
@@ -320,10 +320,10 @@ def test_damaged_jpegs_on_a_gpu_fail_alone_and_leave_it_alive(folder: Path) -> N
             body[at] = noise.integers(0, 0xFF)  # never the first byte of a marker
         damaged += [bytes(body)] if undecoded(bytes(body), LIMITS, geometry) else []
     assert len(damaged) > 100
-    expected = execute(model, [Task("image", _encoded(sound, geometry), ("mean",))])[0]
+    expected = execute(model.run, [Task("image", _encoded(sound, geometry), ("mean",))])[0]
     assert not isinstance(expected, Failure)
     for file in damaged:
         tasks = [Task("image", _encoded(each, geometry), ("mean",)) for each in (sound, file, sound)]
-        for outcome in execute(model, tasks)[::2]:
+        for outcome in execute(model.run, tasks)[::2]:
             assert not isinstance(outcome, Failure), outcome.message
             assert _cosine(outcome["mean"], expected["mean"]) > 0.999

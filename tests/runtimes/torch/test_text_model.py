@@ -61,7 +61,7 @@ def test_an_id_without_an_embedding_fails_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="token id 512 is outside the model's vocabulary of 512"):
         runtime.run("text", [np.array([2, 512, 3], np.int32)], ["mean"])
     tasks = [Task("text", ids, ("mean",)) for ids in (TEXTS[0], np.array([512], np.int32), TEXTS[1])]
-    good, bad, other = execute(runtime, tasks)
+    good, bad, other = execute(runtime.run, tasks)
     assert isinstance(bad, Failure)
     assert "token id 512" in bad.message
     assert not isinstance(good, Failure)
