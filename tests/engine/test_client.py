@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,13 +32,6 @@ from tests.engine.runtimes_for_tests import SPEC, picture, shapes
 from tests.engine.waiting import in_time, until
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-def engines(tmp_path: Path) -> Iterator[KnownEngines]:
-    engines = KnownEngines(tmp_path / "engine.sock")
-    yield engines
-    engines.stop()
 
 
 def test_every_job_gets_its_own_answer(engines: KnownEngines) -> None:
