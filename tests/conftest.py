@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where tested servers keep the demo model, so that it is made once (IEI_CACHE_DIR)."""
+    """Where tested servers keep converted models, each of which is made once (IEI_CACHE_DIR)."""
     return str(tmp_path_factory.mktemp("cache"))
 
 

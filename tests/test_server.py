@@ -22,7 +22,7 @@ import pytest
 
 from tests import pictures
 from tests.checkpoints.vision_checkpoints import write_checkpoint
-from tests.runtimes.torch.parity import Case, load_case
+from tests.converted import load_here
 from tests.servers import ROOT, Server, serve
 
 Vectors = np.ndarray[tuple[int, int], np.dtype[np.float64]]
@@ -413,7 +413,7 @@ def test_a_start_that_can_not_succeed_says_why_before_a_port_is_open(
 def test_a_catalog_that_is_edited_during_a_start_is_the_same_to_all_processes(tmp_path: Path, demo_cache: str) -> None:
     """Frames name models by their place: a process that read the file later would compute with another model."""
     own = write_checkpoint("vit", tmp_path / "own")
-    load_case(Case("vit", "openvino"), own, Path(demo_cache))  # a converter would have to import torch first
+    load_here(own, demo_cache)
     allow_list = tmp_path / "supported_models.txt"
     allow_list.write_text(f"first=demo\nsecond={own}\n")
 

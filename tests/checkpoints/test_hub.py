@@ -27,7 +27,6 @@ FETCH = """
 import json, sys, time
 from iei.errors import StartupError
 from iei.checkpoints.folders import fetch_checkpoint
-from tests.load_requests import load_request
 time.sleep = lambda seconds: None  # huggingface_hub rests between its tries
 asked, patience_s = json.loads(sys.argv[1])
 if patience_s is not None:  # its variables take whole seconds only
