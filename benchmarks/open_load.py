@@ -46,11 +46,9 @@ class Client:
             connection = self._idle.pop()
             try:
                 return await self._ask(connection)
-            except asyncio.IncompleteReadError as error:
-                if error.partial:
+            except (asyncio.IncompleteReadError, ConnectionError) as error:  # closed, before what was written or after
+                if isinstance(error, asyncio.IncompleteReadError) and error.partial:
                     raise
-            except ConnectionError:  # what was written met a connection that its server had closed
-                continue
         await self._ask(await self._connect())
 
     async def _ask(self, connection: Connection) -> None:

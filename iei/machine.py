@@ -90,18 +90,20 @@ def anonymous_memory(name: str, nbytes: int) -> int:
 def _quota(root: Path) -> int | None:
     """CPU quota of this process's cgroup (version 2) in cores, rounded up; None if there is no limit."""
     try:
-        quota, period = (_cgroup(root) / "cpu.max").read_text().split()
-    except OSError:
+        quota, period = (root / "sys/fs/cgroup" / _cgroups(root)[""] / "cpu.max").read_text().split()
+    except (OSError, KeyError):
         return None
     return None if quota == "max" else -(-int(quota) // int(period))
 
 
-def _cgroup(root: Path) -> Path:
-    """The folder of this process's cgroup (version 2). Raises OSError if it has none."""
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
-        if line.startswith("0::/"):
-            return root / "sys/fs/cgroup" / line.removeprefix("0::/")
-    raise FileNotFoundError("cgroup 2")
+def _cgroups(root: Path) -> dict[str, str]:
+    """Controllers → the path of this process's cgroup that has them. Version 2 has one group, "", for all of them.
+
+    Raises:
+        OSError: the system has no cgroups.
+    """
+    lines = (root / "proc/self/cgroup").read_text().splitlines()
+    return {controllers: path.removeprefix("/") for _, controllers, path in (line.split(":", 2) for line in lines)}
 
 
 def _memory_groups(root: Path) -> Iterator[tuple[Path, str, str]]:
@@ -110,18 +112,17 @@ def _memory_groups(root: Path) -> Iterator[tuple[Path, str, str]]:
     In a container of version 1, the path is the host's, but its group is mounted at the top.
     """
     try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
+        groups = _cgroups(root)
     except OSError:
         return
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
+    for controllers, path in groups.items():
         if controllers == "":
             top, limit, taken = root / "sys/fs/cgroup", "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
             top, limit, taken = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
-        own = top / path.removeprefix("/")
+        own = top / path
         for folder in (own, *own.parents):
             yield folder, limit, taken
             if folder == top:

@@ -26,6 +26,10 @@ ON_DEMAND = {"long": "LONG_TESTS", "cluster": "CLUSTER_TESTS"}
 
 os.environ.setdefault("IEI_RUNTIME", "torch")
 """Converting a model for another runtime takes seconds: tests that are about that say so."""
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = os.devnull
+"""No certificates of authorities: whoever makes an HTTP client would parse all of them, for 30 ms, and tests make
+thousands. None of them leaves this machine."""
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 """Under `uv run`, Ray would have each worker make an environment of its own. It reads this when it is imported."""
 
@@ -48,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where tested servers keep the demo model, so that it is made once (IEI_CACHE_DIR)."""
+    """Where tested servers keep converted models, each of which is made once (IEI_CACHE_DIR)."""
     return str(tmp_path_factory.mktemp("cache"))
 
 

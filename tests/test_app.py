@@ -15,7 +15,7 @@ from tests.apps import ERROR_FIELDS, app_around
 from tests.engine.runtimes_for_tests import SPEC, KnownRuntime
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     """It raises what the app raises."""
     with TestClient(app_around(InProcessEngine(KnownRuntime()))) as client:

@@ -22,6 +22,7 @@ import pytest
 
 from tests import pictures
 from tests.checkpoints.vision_checkpoints import write_checkpoint
+from tests.converted import load_here
 from tests.servers import ROOT, Server, serve
 
 Vectors = np.ndarray[tuple[int, int], np.dtype[np.float64]]
@@ -396,7 +397,7 @@ def test_a_start_that_can_not_succeed_says_why_before_a_port_is_open(
     done = subprocess.run(
         [sys.executable, "-m", "gunicorn", "server:app", "--preload", "--bind", "127.0.0.1:0"],
         cwd=ROOT,
-        env={**os.environ, "IEI_CACHE_DIR": demo_cache, **env},
+        env={**os.environ, "IEI_RUNTIME": "auto", "IEI_CACHE_DIR": demo_cache, **env},
         capture_output=True,
         text=True,
         timeout=120,
@@ -412,6 +413,7 @@ def test_a_start_that_can_not_succeed_says_why_before_a_port_is_open(
 def test_a_catalog_that_is_edited_during_a_start_is_the_same_to_all_processes(tmp_path: Path, demo_cache: str) -> None:
     """Frames name models by their place: a process that read the file later would compute with another model."""
     own = write_checkpoint("vit", tmp_path / "own")
+    load_here(own, demo_cache)
     allow_list = tmp_path / "supported_models.txt"
     allow_list.write_text(f"first=demo\nsecond={own}\n")
 

@@ -61,6 +61,7 @@ def test_pictures_have_the_vectors_of_the_server(embedder: Embedder, demo_server
 def test_texts_have_the_vectors_of_the_server(text_models: dict[str, str], text_server: Server) -> None:
     embedder = Embedder(read_settings(models=text_models["IEI_MODELS"], device="cpu"), BulkOptions(modality="text"))
     (row,) = rows_of(embedder, Text("a cat"))
+    embedder.close()
     assert row.embedding is not None
     assert np.array_equal(row.embedding, server_vectors(text_server, "/embed", {"inputs": "a cat"})[0])
     assert row.sha256 == hashlib.sha256(b"a cat").hexdigest()

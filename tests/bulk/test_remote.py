@@ -83,7 +83,7 @@ class Faulty(BaseHTTPRequestHandler):
 def faulty(demo_server: Server) -> Iterator[str]:
     handler = type("Passing", (Faulty,), {"upstream": demo_server.url})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()

@@ -37,7 +37,7 @@ class Starting(Health):
 @contextmanager
 def serving(server: socketserver.BaseServer) -> Iterator[None]:
     with server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield
         server.shutdown()

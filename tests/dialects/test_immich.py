@@ -82,7 +82,7 @@ def upstream() -> Iterator[Upstream]:
         def log_message(self, format: str, *args: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield Upstream(f"http://127.0.0.1:{server.server_port}", received, answers)
         server.shutdown()

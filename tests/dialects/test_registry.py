@@ -70,7 +70,7 @@ def test_health_is_told_apart_so_that_a_guard_can_let_it_through(path: str, meth
     assert DIALECTS.is_health(_scope(path, method)) is health
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     with TestClient(app_around(InProcessEngine(KnownRuntime()), max_body_bytes=1000)) as client:
         yield client

@@ -35,16 +35,17 @@ from tests.engine.waiting import in_time, until
 pytestmark = pytest.mark.server
 
 
-@pytest.fixture
-def engines(tmp_path: Path) -> Iterator[KnownEngines]:
-    engines = KnownEngines(tmp_path / "engine.sock")
+@pytest.fixture(scope="module")
+def lasting_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnownEngines]:
+    """One for tests that all expect it to live."""
+    engines = KnownEngines(tmp_path_factory.mktemp("lasting") / "engine.sock")
     yield engines
     engines.stop()
 
 
-def test_every_job_gets_its_own_answer(engines: KnownEngines) -> None:
+def test_every_job_gets_its_own_answer(lasting_engines: KnownEngines) -> None:
     async def scenario() -> None:
-        async with connected(engines) as client:
+        async with connected(lasting_engines) as client:
             values = [value for value in range(200) if value not in (DEADLY, FAILING, SLOW)]
             for value, result in zip(values, await asyncio.gather(*ask_all(client, values)), strict=True):
                 assert_answered(value, result)
@@ -52,9 +53,9 @@ def test_every_job_gets_its_own_answer(engines: KnownEngines) -> None:
     asyncio.run(scenario())
 
 
-def test_outputs_come_by_name_and_shape(engines: KnownEngines) -> None:
+def test_outputs_come_by_name_and_shape(lasting_engines: KnownEngines) -> None:
     async def scenario() -> None:
-        async with connected(engines) as client:
+        async with connected(lasting_engines) as client:
             result = await ask(client, 9, ("tokens", "mean"))
             assert result.outputs["mean"].shape == (3,)
             assert result.outputs["tokens"].shape == (4, 3)
@@ -63,18 +64,18 @@ def test_outputs_come_by_name_and_shape(engines: KnownEngines) -> None:
     asyncio.run(scenario())
 
 
-def test_more_jobs_than_the_arena_holds_wait_their_turn(engines: KnownEngines) -> None:
+def test_more_jobs_than_the_arena_holds_wait_their_turn(lasting_engines: KnownEngines) -> None:
     async def scenario() -> None:
-        async with connected(engines, arena_bytes=4096) as client:
+        async with connected(lasting_engines, arena_bytes=4096) as client:
             for value, result in enumerate(await asyncio.gather(*ask_all(client, range(60)))):
                 assert_answered(value, result)
 
     asyncio.run(scenario())
 
 
-def test_what_the_arena_can_not_hold_is_refused(engines: KnownEngines) -> None:
+def test_what_the_arena_can_not_hold_is_refused(lasting_engines: KnownEngines) -> None:
     async def scenario() -> None:
-        async with connected(engines, arena_bytes=4096) as client:
+        async with connected(lasting_engines, arena_bytes=4096) as client:
             large = np.zeros((40, 40, 3), np.uint8)
             with pytest.raises(InvalidInput, match=r"4096 \(IEI_ARENA_BYTES\)"):
                 await client.run(
@@ -85,9 +86,9 @@ def test_what_the_arena_can_not_hold_is_refused(engines: KnownEngines) -> None:
     asyncio.run(scenario())
 
 
-def test_a_failing_input_fails_alone(engines: KnownEngines) -> None:
+def test_a_failing_input_fails_alone(lasting_engines: KnownEngines) -> None:
     async def scenario() -> None:
-        async with connected(engines) as client:
+        async with connected(lasting_engines) as client:
             results = await asyncio.gather(*ask_all(client, [SLOW, 1, FAILING, 2]), return_exceptions=True)
             assert isinstance(results[2], BackendFailed)
             assert_answered(1, results[1])
@@ -247,11 +248,11 @@ def test_a_dead_worker_is_forgotten_and_others_are_served(engines: KnownEngines)
         "a second HELLO",
     ],
 )
-def test_a_frame_that_makes_no_sense_closes_its_connection_only(engines: KnownEngines, frame: bytes) -> None:
+def test_a_frame_that_makes_no_sense_closes_its_connection_only(lasting_engines: KnownEngines, frame: bytes) -> None:
     async def scenario() -> None:
-        async with connected(engines) as client:
+        async with connected(lasting_engines) as client:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
-                stranger.connect(str(engines.address.path))
+                stranger.connect(str(lasting_engines.address.path))
                 arena = os.memfd_create("arena")
                 os.ftruncate(arena, 4096)
                 socket.send_fds(stranger, [Hello(4096, os.getpid()).pack()], [arena])
@@ -261,7 +262,7 @@ def test_a_frame_that_makes_no_sense_closes_its_connection_only(engines: KnownEn
                 stranger.sendall(frame)
                 assert stranger.recv(FRAME_BYTES) == b""
             assert_answered(4, await ask(client, 4))
-            assert engines.started == 1
+            assert lasting_engines.started == 1
 
     asyncio.run(scenario())
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,13 +16,6 @@ from tests.engine.waiting import until
 from tests.pictures import base64_of, encode
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-def engines(tmp_path: Path) -> Iterator[KnownEngines]:
-    engines = KnownEngines(tmp_path / "engine.sock")
-    yield engines
-    engines.stop()
 
 
 def test_jpegs_reach_the_engine_as_they_are(engines: KnownEngines, monkeypatch: pytest.MonkeyPatch) -> None:

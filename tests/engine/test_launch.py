@@ -25,7 +25,10 @@ pytestmark = pytest.mark.server
 def demo(cache: str, *others: str) -> EngineConfig:
     """The configuration of an engine for the demo model and `others`, which are not there."""
     return EngineConfig(
-        (load_request("demo", "demo", cache_dir=cache, threads=1), *(load_request(id, id) for id in others)),
+        (
+            load_request("demo", "demo", runtime="auto", cache_dir=cache, threads=1),
+            *(load_request(id, id) for id in others),
+        ),
         max_loaded=1,
         at_start=1,
         timeout_s=60.0,

@@ -24,8 +24,13 @@ PICTURE = pictures.base64_of(pictures.png(8, 8))
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    settings = {"IEI_LOG_FORMAT": "json", "IEI_LOG_LEVEL": "debug", "IEI_LOG_REQUESTS": "all"}
+def server(demo_cache: str) -> Iterator[Server]:
+    settings = {
+        "IEI_CACHE_DIR": demo_cache,
+        "IEI_LOG_FORMAT": "json",
+        "IEI_LOG_LEVEL": "debug",
+        "IEI_LOG_REQUESTS": "all",
+    }
     keys = {"IEI_API_KEYS": "alice=very-secret-key", "IMAGE_EMBEDDING_MODEL": "demo"}
     command = ["python", "-m", "iei", "serve", "--workers", "1"]
     with serve({**settings, **keys}, command=command) as server:

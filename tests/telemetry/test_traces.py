@@ -63,9 +63,10 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def server(collector: Collector) -> Iterator[Server]:
+def server(collector: Collector, demo_cache: str) -> Iterator[Server]:
     settings = {
         "IMAGE_EMBEDDING_MODEL": "demo",
+        "IEI_CACHE_DIR": demo_cache,
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
         "OTEL_BSP_SCHEDULE_DELAY": "50",
         "OTEL_SERVICE_NAME": "pictures",

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from iei.models.spec import ImageTower, TextTower, output_shapes
 from iei.runtimes.api import Model
-from iei.runtimes.loading import load
-from iei.runtimes.openvino.convert import convert
 from iei.runtimes.openvino.supported import NOT_CONVERTED
-from tests.load_requests import load_request
+from tests.converted import load_here
 
 Vectors = NDArray[np.float32]
 """[D], or [N, D]."""
@@ -47,10 +45,8 @@ def cases(families: Collection[str], *quick: str) -> list[Any]:
 
 
 def load_case(case: Case, checkpoint: Path, cache_dir: Path) -> Model:
-    """The checkpoint in the runtime of the case. Converted in this process, which has torch already."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("iei.runtimes.openvino.load.convert", convert)
-        model = load(load_request("tiny", str(checkpoint), runtime=case.runtime, cache_dir=cache_dir, threads=1))
+    """The checkpoint in the runtime of the case."""
+    model = load_here(checkpoint, cache_dir, case.runtime)
     assert model.spec.runtime.startswith(case.runtime)
     return model
 
