@@ -253,7 +253,7 @@ class LoadOptions(Group):
     """Maximum batch size; on a CPU, of all cores together. 0: the device's default (4 per core on a CPU, 12 per core in
     `iei embed`; 64 on a GPU)."""
     threads: int = setting("Computing", 0, "IEI_THREADS", ge=0)
-    """CPU threads of one forward pass. 0: one per core."""
+    """CPU threads that compute, one forward together or several side by side. 0: one per core."""
     attention: Attention = setting("Computing", "auto", "IEI_ATTENTION")
     """Attention implementation. `auto`: `sdpa` if the model supports it."""
     quantization: Quantization = setting("Computing", "none", "IEI_QUANTIZATION")

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from itertools import chain, count, islice
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,14 @@ class Job(Generic[P]):
     cancelled: bool = False
     enqueued: float = 0.0
     order: int = 0
+
+
+class Share(NamedTuple):
+    """The most that a batch may be."""
+
+    jobs: int
+    tokens: int
+    """Of texts, padding included; a single one may exceed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +151,25 @@ class Batcher(Generic[P]):
         self._groups = {key: group for key, group in self._groups.items() if any(group)}
         self._waiting = {mark: job for mark, job in self._waiting.items() if job.owner != owner}
 
-    def next(self, now: float, most: int = sys.maxsize) -> Turn[P]:
+    def share(self, leader: Job[P], lanes: int, free: int) -> Share | None:
+        """What a batch with `leader` may be, if as many as `lanes` are computed at the same time, and some are free.
+
+        All that waits is divided evenly among these. None: all together would be more than one batch may be.
+        """
+        jobs = min(self.max_batch, leader.most) // lanes
+        tokens = self.max_tokens // lanes
+        if not jobs or leader.length > tokens:
+            return None
+        return Share(min(jobs, math.ceil(self.waiting_with(leader) / free)), tokens)
+
+    def next(self, now: float, share: Share | None = None) -> Turn[P]:
         """The next batch, with cancelled and expired jobs found on the way to it. Empty only if nothing waits.
 
         Args:
             now: the time, in the caller's clock.
-            most: most jobs in it, if that is fewer than `max_batch`.
+            share: what it may be. None: as large as any.
         """
+        limits = share or Share(self.max_batch, self.max_tokens)
         turn: Turn[P] = Turn([], [], [])
         patient = self._oldest(Priority.BULK)
         while self._groups and not turn.batch:
@@ -157,9 +177,9 @@ class Batcher(Generic[P]):
             key = _group_key(leader)
             group = self._groups[key]
             take = self._take_similar if leader.length else self._take_oldest
-            take(group[leader.priority], now, turn, min(most, self.max_batch))
+            take(group[leader.priority], now, turn, limits)
             if turn.batch:  # if all of these were dropped, it may be another group's turn
-                take(group[1 - leader.priority], now, turn, min(most, self.max_batch))
+                take(group[1 - leader.priority], now, turn, limits)
             if not any(group):
                 del self._groups[key]
         for job in (*turn.batch, *turn.cancelled, *turn.expired):
@@ -178,12 +198,12 @@ class Batcher(Generic[P]):
         heads = (group[priority][0] for group in self._groups.values() if group[priority])
         return min(heads, key=lambda job: job.order, default=None)
 
-    def _take_oldest(self, jobs: deque[Job[P]], now: float, turn: Turn[P], most: int) -> None:
-        while jobs and len(turn.batch) < min(most, jobs[0].most) and _can_decode(jobs[0], turn.batch):
+    def _take_oldest(self, jobs: deque[Job[P]], now: float, turn: Turn[P], limits: Share) -> None:
+        while jobs and len(turn.batch) < min(limits.jobs, jobs[0].most) and _can_decode(jobs[0], turn.batch):
             job = jobs.popleft()
             _destination(job, now, turn, alive=turn.batch).append(job)
 
-    def _take_similar(self, jobs: deque[Job[P]], now: float, turn: Turn[P], most: int) -> None:
+    def _take_similar(self, jobs: deque[Job[P]], now: float, turn: Turn[P], limits: Share) -> None:
         """Batches the oldest job with those nearest to it in length, because padding costs as much as tokens.
 
         What is added to a batch is padded to the longest there is: then those that are nearest to that.
@@ -194,9 +214,9 @@ class Batcher(Generic[P]):
         longest = max((job.length for job in turn.batch), default=0)
         wanted = longest or (alive[0].length if alive else 0)
         # `nsmallest` is stable: among equals, first come, first served.
-        for job in heapq.nsmallest(most - len(turn.batch), alive, key=lambda job: abs(job.length - wanted)):
+        for job in heapq.nsmallest(limits.jobs - len(turn.batch), alive, key=lambda job: abs(job.length - wanted)):
             longest = max(longest, job.length)
-            if turn.batch and longest * (len(turn.batch) + 1) > self.max_tokens:
+            if turn.batch and longest * (len(turn.batch) + 1) > limits.tokens:
                 break
             turn.batch.append(job)
         taken = {job.order for job in turn.batch}

@@ -7,48 +7,60 @@ wait for: whatever is done takes the next inputs.
 
 from __future__ import annotations
 
-import os
+import logging
+import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from iei.engine.batcher import Job
 from iei.engine.execute import Outcome
 from iei.engine.in_flight import Landed
+from iei.engine.wakeup import Wakeup
 from iei.engine.watchdog import Timer
 from iei.models.spec import ModelSpec
 
 P = TypeVar("P")
 
-MOST = 4096
-"""Threads at most: each is begun when a batch has none, so there are as many as batches were computed at a time."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class _Flight(Generic[P]):
     jobs: list[Job[P]]
     spec: ModelSpec
+    compute: Callable[[], list[Outcome]]
     began: float
     shared_began: float
-    outcomes: Future[list[Outcome]] = field(default_factory=Future)
+    outcomes: list[Outcome] = field(default_factory=list)
+    error: BaseException | None = None
     gone: set[Hashable] = field(default_factory=set)
+
+    def run(self) -> None:
+        """Never raises: who finishes it does."""
+        try:
+            self.outcomes = self.compute()
+        except BaseException as error:
+            self.error = error
 
 
 class Lanes(Generic[P]):
     """The batches that are computed. All methods are for one thread."""
 
     def __init__(self, timer: Timer) -> None:
-        """None are computed. `timer` limits how long each may take."""
+        """None are computed. `timer` limits how long each may take, with its halves if it fails."""
+        self.last_s = 0.0
+        """How long the batch took that was finished last."""
         self._timer = timer
-        self._threads = ThreadPoolExecutor(MOST, thread_name_prefix="lane")
+        self._landings = _Landings[P]()
+        self._crew = _Crew(self._landings)
         self._flights: list[_Flight[P]] = []
         """In the order in which they were begun."""
         self._capacity = 0
-        self._landed: deque[_Flight[P]] = deque()
-        self._landings = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
         self._shared = 0.0
         """Seconds in which something was computed, of which each of several batches has its share, until `_counted`."""
         self._counted = 0.0
@@ -59,7 +71,7 @@ class Lanes(Generic[P]):
     @property
     def wakeup(self) -> int:
         """A file descriptor, readable while a batch is done that is not finished."""
-        return self._landings
+        return self._landings.fd
 
     @property
     def inputs(self) -> int:
@@ -74,25 +86,24 @@ class Lanes(Generic[P]):
     @property
     def is_done(self) -> bool:
         """Whether a batch can be finished without waiting for it."""
-        return bool(self._landed)
+        return len(self._landings) > 0
 
     def begin(self, jobs: list[Job[P]], compute: Callable[[], list[Outcome]], spec: ModelSpec, capacity: int) -> None:
         """Begins a batch.
 
         Args:
             jobs: of the batch.
-            compute: called in a thread.
+            compute: called in a thread; or in this one, while none can be started.
             spec: of the model that computes it.
             capacity: how many batches may be computed now, this one included.
         """
         now = time.monotonic()
         self._count(now)
-        flight = _Flight(jobs, spec, now, self._shared)
+        flight = _Flight(jobs, spec, compute, now, self._shared)
         self._flights.append(flight)
         self._capacity = capacity
         self._timer.start(self._flights[0].began)
-        flight.outcomes = self._threads.submit(compute)
-        flight.outcomes.add_done_callback(lambda _: self._land(flight))
+        self._crew.take(flight, threads=len(self._flights))
 
     def finish(self) -> Landed[P]:
         """Waits for any batch; there must be one.
@@ -100,8 +111,7 @@ class Lanes(Generic[P]):
         Raises:
             DeviceLost: this process can't compute any more.
         """
-        os.eventfd_read(self._landings)
-        flight = self._landed.popleft()
+        flight = self._landings.take()
         now = time.monotonic()
         self._count(now)
         self._flights.remove(flight)
@@ -110,21 +120,82 @@ class Lanes(Generic[P]):
         else:
             self._capacity = 0
             self._timer.stop()
-        outcomes = flight.outcomes.result()
-        seconds, device_s = now - flight.began, self._shared - flight.shared_began
-        return Landed(flight.jobs, flight.spec, outcomes, flight.gone, flight.began, seconds, device_s)
+        if flight.error:
+            raise flight.error
+        self.last_s = now - flight.began
+        device_s = self._shared - flight.shared_began
+        return Landed(flight.jobs, flight.spec, flight.outcomes, flight.gone, flight.began, self.last_s, device_s)
 
     def forget(self, owner: Hashable) -> None:
         """Notes that nobody waits for the owner's jobs any more."""
         for flight in self._flights:
             flight.gone.add(owner)
 
-    def _land(self, flight: _Flight[P]) -> None:
-        """Called in the thread of the batch."""
-        self._landed.append(flight)
-        os.eventfd_write(self._landings, 1)
-
     def _count(self, now: float) -> None:
         if self._flights:
             self._shared += (now - self._counted) / len(self._flights)
         self._counted = now
+
+
+class _Landings(Generic[P]):
+    """Flights that have landed, as threads hand them to the one that finishes them."""
+
+    def __init__(self) -> None:
+        self._flights: deque[_Flight[P]] = deque()
+        self._wakeup = Wakeup()
+        """Has a byte for each of them."""
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def add(self, flight: _Flight[P]) -> None:
+        self._flights.append(flight)
+        self._wakeup.put()
+
+    def take(self) -> _Flight[P]:
+        """Waits for one."""
+        self._wakeup.take()
+        return self._flights.popleft()
+
+    @property
+    def fd(self) -> int:
+        """Readable while there is one."""
+        return self._wakeup.fd
+
+
+class _Crew(Generic[P]):
+    """Threads that compute: as many as flights were in the air at a time. They hold up no process that ends.
+
+    Not an executor: Python waits for the threads of those when it ends, and in Python 3.12 they become more and more.
+    """
+
+    def __init__(self, landings: _Landings[P]) -> None:
+        self._landings = landings
+        self._begun: SimpleQueue[_Flight[P] | None] = SimpleQueue()
+        self._threads = 0
+        weakref.finalize(self, self._begun.put, None).atexit = False
+
+    def take(self, flight: _Flight[P], threads: int) -> None:
+        """Has a flight computed, one of as many as `threads`."""
+        if self._threads < threads:
+            try:
+                threading.Thread(
+                    target=_compute, args=(self._begun, self._landings), name=f"lane-{self._threads}", daemon=True
+                ).start()
+                self._threads += 1
+            except RuntimeError:  # none can be started: those that there are will do, or else this one
+                log.warning("a thread to compute in can't be started: there are %d", self._threads)
+        if self._threads:
+            self._begun.put(flight)
+        else:
+            flight.run()
+            self._landings.add(flight)
+
+
+def _compute(begun: SimpleQueue[_Flight[P] | None], landings: _Landings[P]) -> None:
+    """What a thread of a crew does until the crew is gone."""
+    while flight := begun.get():
+        flight.run()
+        landings.add(flight)
+        del flight  # not kept until the next comes: a worker's arena is mapped as long as anything refers to it
+    begun.put(None)  # for the next thread

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import logging
 import mmap
-import os
 import threading
 import time
-import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from iei.engine.wakeup import Wakeup
 from iei.errors import StartupError
 from iei.models.catalog import CatalogEntry, LoadRequest
 from iei.models.spec import ModelSpec
@@ -96,9 +95,7 @@ class LoadedModels:
         self._loading: int | None = None
         self._ended: deque[tuple[int, Model | None]] = deque()
         self._retry_at: dict[int, float] = {}
-        self.wakeup, self._wake = os.pipe()
-        """Readable when there is something to collect, or to load next."""
-        weakref.finalize(self, _close, self.wakeup, self._wake)
+        self._wakeup = Wakeup()
         self._first: ModelSpec | None = None
         self._remember_deaths()
 
@@ -157,7 +154,7 @@ class LoadedModels:
 
     def collect(self) -> list[int]:
         """Models that are no longer on their way: they are loaded, or have failed and are refused for a while."""
-        os.read(self.wakeup, 1024)
+        self._wakeup.take(1024)
         ended = [self._ended.popleft() for _ in range(len(self._ended))]
         for index, model in ended:
             self._on_the_way.remove(index)
@@ -169,6 +166,11 @@ class LoadedModels:
             else:
                 self._retry_at[index] = time.monotonic() + RETRY_AFTER_S
         return [index for index, _ in ended]
+
+    @property
+    def wakeup(self) -> int:
+        """A file descriptor, readable when there is something to collect, or to load next."""
+        return self._wakeup.fd
 
     @property
     def next_waits(self) -> bool:
@@ -205,33 +207,34 @@ class LoadedModels:
                 work(index)
             except StartupError as error:
                 log.error("%s can't be loaded: %s", name, error)
-                self._end(index)
+                self._failed(index)
             except Exception:
                 log.exception("loading %s failed", name)
-                self._end(index)
+                self._failed(index)
 
         try:
             threading.Thread(target=attempt, name=f"loader of {name}", daemon=True).start()
         except RuntimeError as error:  # the machine has no thread left
             log.error("%s can't be loaded: %s", name, error)
-            self._end(index)
+            self._failed(index)
 
     def _fetch(self, index: int) -> None:
         self._loader.fetch(replace(self._requests[index], prefer_cache=index in self._known))
         self._fetched.append(index)
-        os.write(self._wake, b"\0")
+        self._wakeup.put()
 
     def _load(self, index: int) -> None:
         self._deaths[index] = min(self._deaths[index] + 1, MOST_DEATHS)
         try:
-            model = self._timed_load(index, prefer_cache=True)  # it has just been fetched
+            # It has just been fetched. Without a name here, which it would have until this thread has ended.
+            self._ended.append((index, self._timed_load(index, prefer_cache=True)))
         finally:
             self._deaths[index] = 0  # skipped only if the process dies
-        self._end(index, model)
+        self._wakeup.put()
 
-    def _end(self, index: int, model: Model | None = None) -> None:
-        self._ended.append((index, model))
-        os.write(self._wake, b"\0")
+    def _failed(self, index: int) -> None:
+        self._ended.append((index, None))
+        self._wakeup.put()
 
     def _timed_load(self, index: int, *, prefer_cache: bool) -> Model:
         request = replace(self._requests[index], prefer_cache=prefer_cache)
@@ -253,8 +256,3 @@ class LoadedModels:
                     self.names[index],
                     wait_s,
                 )
-
-
-def _close(*fds: int) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -5,9 +5,7 @@ It knows neither sockets nor asyncio: `process` and `inprocess` bring requests t
 
 from __future__ import annotations
 
-import math
 import os
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Sequence
@@ -15,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from iei.engine.answers import Answer, Forward, Status
-from iei.engine.batcher import Batcher, Job, batch_key, decoded_pixels, most_together
+from iei.engine.batcher import Batcher, Job, Share, batch_key, decoded_pixels, most_together
 from iei.engine.execute import Failure, Outcome, Task, begin, execute
 from iei.engine.in_flight import InFlight
 from iei.engine.lanes import Lanes
@@ -90,7 +88,7 @@ class Scheduler:
     def wait_s(self) -> float | None:
         """How long `step` may wait for requests to arrive, or for what is `landed`; None: until that happens."""
         if self._lanes:
-            return 0.0 if self._must_land or self._may_begin_on_lane else None
+            return 0.0 if self._must_land else self._lane_wait_s
         if not self._in_flight:
             return 0.0 if len(self._batcher) else self._timer.rest_s
         if self._in_flight.is_full or self._models.next_waits or self._batcher.fills_a_batch:
@@ -174,22 +172,24 @@ class Scheduler:
         return self._lanes.is_done or self._lanes.is_full or self._models.next_waits
 
     @property
-    def _may_begin_on_lane(self) -> bool:
-        """Whether the next batch is one for a lane. Otherwise it has all cores, once no lane is in use."""
-        leader = self._batcher.leader
-        return leader is not None and self._share(leader) is not None
+    def _lane_wait_s(self) -> float | None:
+        """How long until the next batch is begun on a lane. None: it has all cores, once no lane is in use.
 
-    def _share(self, leader: Job[Request]) -> int | None:
-        """Most jobs in the next batch, if it is one for a lane: an equal part of what waits. None: it has all cores.
-
-        That fewer inputs than lanes are computed would leave cores idle.
+        Fewer inputs than lanes would leave cores idle: they wait for all of them, but not for a lane that takes longer
+        than the last one did.
         """
-        lanes = self._lanes_for(leader)
-        crowd = self._batcher.waiting_with(leader)
-        free = lanes - len(self._lanes)
-        if lanes < 2 or free < 1 or self._lanes.inputs + crowd < lanes:
+        leader = self._batcher.leader
+        if leader is None or self._models.next_waits or self._share(leader) is None:
             return None
-        return min(math.ceil(crowd / free), math.ceil(self._batcher.max_batch / lanes))
+        if self._lanes.inputs + self._batcher.waiting_with(leader) >= self._lanes_for(leader):
+            return 0.0
+        return max(0.0, leader.enqueued + self._lanes.last_s - time.monotonic()) if self._lanes else None
+
+    def _share(self, leader: Job[Request]) -> Share | None:
+        """What a batch with `leader` may be on a lane; None if it can't have one now."""
+        lanes = self._lanes_for(leader)
+        free = lanes - len(self._lanes)
+        return self._batcher.share(leader, lanes, free) if lanes > 1 and free > 0 else None
 
     def _lanes_for(self, job: Job[Request]) -> int:
         """How many batches like this job may be computed at the same time."""
@@ -207,8 +207,8 @@ class Scheduler:
 
     def _take_turn(self) -> None:
         leader = self._batcher.leader
-        share = self._share(leader) if leader else None
-        turn = self._batcher.next(time.monotonic(), share or sys.maxsize)
+        share = self._share(leader) if leader and self._lane_wait_s == 0.0 else None
+        turn = self._batcher.next(time.monotonic(), share)
         for job in turn.cancelled:
             job.payload.reply(Answer(Status.CANCELLED))
         for job in turn.expired:

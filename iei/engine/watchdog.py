@@ -66,7 +66,7 @@ class Timer:
 
 
 class Watchdog:
-    """Implements `Model` with another one, and limits the duration of each forward."""
+    """Implements `Model` with another one, and limits the duration of each forward; `Lanes` does it on lanes."""
 
     def __init__(self, model: Model, timer: Timer) -> None:
         self.spec = model.spec

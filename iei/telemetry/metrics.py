@@ -69,12 +69,12 @@ IN_WORK = Metric(
     ("model", "priority"),
     is_shown=False,
 )
-RUNNING = Metric("iei_inputs_running", "gauge", "Inputs in the forward that runs now.", ("model", "priority"))
+RUNNING = Metric("iei_inputs_running", "gauge", "Inputs in the forwards that run now.", ("model", "priority"))
 BATCHES = Metric("iei_batch_size", "histogram", "Inputs of a forward.", ("model", "modality"), _SIZES)
 FORWARD_SECONDS = Metric(
     "iei_forward_seconds",
     "histogram",
-    "Seconds of a forward: its sum grows by one each second that an engine is busy.",
+    "Seconds of a forward, or its share where several run: the sum grows by one each second that an engine is busy.",
     ("model", "modality"),
     _STAGE_SECONDS,
 )

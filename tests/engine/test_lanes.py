@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import math
 import select
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from iei.engine import lanes
-from iei.engine.answers import Status
+from iei.engine.answers import Answer, Status
 from iei.engine.batcher import Job
-from iei.engine.execute import Outcome
+from iei.engine.execute import Outcome, Task
 from iei.engine.inprocess import InProcessEngine
 from iei.engine.lanes import Lanes
 from iei.engine.loaded_models import LoadedModels
-from iei.engine.scheduler import Scheduler
+from iei.engine.scheduler import Request, Scheduler
 from iei.engine.watchdog import Timer
 from iei.models.catalog import LoadRequest
-from iei.runtimes.api import DeviceLost, Input
+from iei.models.spec import Modality
+from iei.runtimes.api import MAX_TOKENS, DeviceLost, Input, Outputs
 from tests.engine.runtimes_for_tests import SPEC, ParallelRuntime, picture, shapes
 from tests.engine.test_execute import CULPRIT, fails_on_the_culprit
 from tests.engine.test_in_flight import Clock
@@ -108,7 +113,8 @@ def test_a_lane_that_is_free_takes_what_arrives_while_the_other_computes() -> No
     run_all(scheduler)
 
 
-def test_what_would_leave_lanes_idle_waits_for_all_cores() -> None:
+def _one_of_four_lanes_in_use() -> tuple[ParallelRuntime, Scheduler, Asker]:
+    """That of 0."""
     model = ParallelRuntime(lanes=4)
     scheduler, asker = _scheduler(model)
     for value in range(4):
@@ -117,15 +123,161 @@ def test_what_would_leave_lanes_idle_waits_for_all_cores() -> None:
     model.release(1, 2, 3)
     while len(asker.answers) < 3:
         scheduler.step()
+    return model, scheduler, asker
+
+
+def test_what_would_leave_lanes_idle_waits_for_all_cores() -> None:
+    model, scheduler, asker = _one_of_four_lanes_in_use()
+    scheduler._lanes.last_s = 60.0
     asker.ask(5)
     asker.ask(6)
-    assert scheduler.wait_s is None
+    assert 50 < (scheduler.wait_s or 0) <= 60
     scheduler.step()
     assert asker.started == [0, 1, 2, 3]
     model.release(0)
     _until_landed(scheduler)
     run_all(scheduler)
     assert model.events[-1] == "run 5,6"
+
+
+def test_nothing_waits_long_for_a_lane_that_takes_longer_than_others() -> None:
+    model, scheduler, asker = _one_of_four_lanes_in_use()
+    scheduler._lanes.last_s = 0.0
+    asker.ask(5)
+    asker.ask(6)
+    _begin_all(scheduler)
+    assert asker.started == [0, 1, 2, 3, 5, 6]
+    model.release_all()
+    run_all(scheduler)
+    assert sorted(model.events[-2:]) == ["lane 5", "lane 6"]
+
+
+class TextRuntime(ParallelRuntime):
+    """Takes texts, too. `batches` has the sizes of what was computed, and `events` where."""
+
+    def run(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        return self._computed("run", batch)
+
+    def run_on_lane(self, modality: Modality, batch: Sequence[Input], outputs: Collection[str]) -> list[Outputs]:
+        return self._computed("lane", batch)
+
+    def _computed(self, where: str, batch: Sequence[Input]) -> list[Outputs]:
+        self.events.append(where)
+        self.batches.append(len(batch))
+        return [{"mean": np.zeros(3, np.float32)} for _ in batch]
+
+
+@pytest.mark.parametrize("most", ["jobs", "pixels", "tokens"])
+def test_what_lanes_can_not_share_is_computed_by_all_cores(most: str) -> None:
+    model = TextRuntime(lanes=4)
+    model.spec = replace(SPEC, max_batch=3 if most == "jobs" else 4)
+    scheduler = Scheduler(LoadedModels.of(model))
+    answers: list[Answer] = []
+    picture = np.zeros((9, 8, 3) if most == "pixels" else (8, 8, 3), np.uint8)
+    task = Task("image", picture, ("mean",))
+    if most == "tokens":
+        task = Task("text", np.zeros(MAX_TOKENS // 4 + 1, np.int32), ("mean",))
+    for number in range(8):
+        scheduler.submit(Request("owner", number, 0, task, math.inf, answers.append))
+    run_all(scheduler)
+    assert len(answers) == 8
+    assert set(model.events) == {"run"}
+    assert model.batches[:2] == [3, 3]
+
+
+def test_lanes_share_what_a_batch_may_have_of_tokens() -> None:
+    model = TextRuntime(lanes=2)
+    model.spec = replace(SPEC, max_batch=64)
+    scheduler = Scheduler(LoadedModels.of(model))
+    answers: list[Answer] = []
+    task = Task("text", np.zeros(MAX_TOKENS // 4, np.int32), ("mean",))
+    for number in range(8):
+        scheduler.submit(Request("owner", number, 0, task, math.inf, answers.append))
+    run_all(scheduler)
+    assert len(answers) == 8
+    assert "lane" in model.events
+    assert max(model.batches) == 2
+
+
+def test_while_a_model_waits_to_be_loaded_the_others_have_all_cores() -> None:
+    class Loader:
+        def fetch(self, request: LoadRequest) -> None:
+            """Nothing has to be fetched."""
+
+        def load(self, request: LoadRequest) -> ParallelRuntime:
+            return model
+
+    model = ParallelRuntime()
+    model.release_all()
+    models = LoadedModels([load_request(name, name) for name in "ab"], 2, Loader(), bytearray(2))
+    models.load_first(1)
+    scheduler = Scheduler(models)
+    asker = Asker(scheduler)
+    for value in range(1, 5):
+        asker.ask(value)
+    asker.ask(0, model=1)
+    deadline = time.monotonic() + 60
+    while not models.next_waits:
+        assert time.monotonic() < deadline
+        models.collect()
+        time.sleep(0.001)
+    scheduler.step()
+    assert model.events == ["run 1,2,3,4"]
+
+
+def test_what_was_computed_is_not_kept() -> None:
+    model = ParallelRuntime()
+    model.release_all()
+    scheduler = Scheduler(LoadedModels.of(model))
+    replies = [Asker(scheduler), Asker(scheduler)]
+    gone = [weakref.ref(asker) for asker in replies]
+    for asker in replies:
+        asker.ask(1)
+    gc.disable()
+    try:
+        run_all(scheduler)
+        assert len(model.events) == 2
+        del asker
+        replies.clear()
+        deadline = time.monotonic() + 60
+        while any(ref() for ref in gone):  # a thread may be about to let go
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        gc.enable()
+
+
+def test_without_threads_batches_are_computed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    model = ParallelRuntime()
+    model.release_all()
+    scheduler, asker = _scheduler(model)
+    for value in range(4):
+        asker.ask(value)
+    run_all(scheduler)
+    assert set(asker.statuses.values()) == {Status.OK}
+    assert len(asker.answers) == 4
+
+
+def test_threads_end_with_their_scheduler_and_are_no_more_than_were_needed() -> None:
+    model = ParallelRuntime()
+    model.release_all()
+    scheduler, asker = _scheduler(model)
+    before = set(threading.enumerate())
+    for value in range(60):
+        asker.ask(value)
+    run_all(scheduler)
+    lanes = set(threading.enumerate()) - before
+    assert 1 <= len(lanes) <= 2
+    asker.__dict__.clear()
+    del scheduler
+    gc.collect()
+    for lane in lanes:
+        lane.join(60)
+        assert not lane.is_alive()
 
 
 def test_what_is_done_can_be_seen_from_outside() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 
 CONVERTER = "openvino.tools.ovc"
 
@@ -17,4 +18,14 @@ import openvino.properties.hint as hint  # noqa: E402
 if not _was_there:
     del sys.modules[CONVERTER]
 
-__all__ = ["hint", "ov", "properties"]
+__all__ = ["core", "hint", "ov", "properties"]
+
+
+@cache
+def core() -> ov.Core:
+    """The only one of this process, for ever.
+
+    Its plugin for CPUs gives the thread that loads it another stack for signals, and unmaps that stack when the last of
+    its models is gone, in whichever thread that happens: the next signal would end the process (SIGSEGV).
+    """
+    return ov.Core()

@@ -23,7 +23,7 @@ from iei.models.catalog import LoadRequest
 from iei.models.spec import POOLED, Geometry, Modality
 from iei.runtimes.api import Input, Outputs
 from iei.runtimes.openvino.converted import IMAGE_GRAPH, TEXT_GRAPH, WEIGHTS, Converted, ImageGraph, TextGraph
-from iei.runtimes.openvino.library import hint, ov, properties
+from iei.runtimes.openvino.library import core, hint, ov, properties
 
 log = logging.getLogger("iei.engine")
 
@@ -214,7 +214,8 @@ class Graph:
         """As `run`, by one thread. As many threads as there are `lanes` may call it."""
         request = self._free.pop()
         try:
-            request.infer(inputs, share_inputs=True)
+            request.start_async(inputs, share_inputs=True)
+            request.wait()
             return {name: self._gathered([request], name) for name in outputs}
         finally:
             self._free.append(request)
@@ -271,7 +272,7 @@ def _requests(graph: ov.Model, precision: ov.Type, threads: int, *, streams: int
         # The workers' decoders need the same cores.
         hint.enable_cpu_pinning: False,
     }
-    compiled = ov.Core().compile_model(graph, "CPU", options)
+    compiled = core().compile_model(graph, "CPU", options)
     return [compiled.create_infer_request() for _ in range(streams)]
 
 
@@ -358,7 +359,7 @@ class Texts:
 
 def read(file: Path) -> ov.Model:
     """Reads a graph; its weights stay in the file until it is compiled. Raises RuntimeError if it is none."""
-    return ov.Core().read_model(file)
+    return core().read_model(file)
 
 
 def of_size(graph: ov.Model, geometry: Geometry) -> ov.Model:

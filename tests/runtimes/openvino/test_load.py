@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -289,3 +291,24 @@ def test_a_converter_says_why_it_failed(tmp_path: Path) -> None:
     (checkpoint / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(StartupError, match=r"model\.safetensors can't be read"):
         convert_in_a_process(checkpoint, into, allow_pickle=False)
+
+
+SIGNAL_AFTER_A_MODEL = """
+import os, signal, threading
+import numpy as np
+from openvino import opset13 as ops
+from iei.runtimes.openvino.library import core, ov
+inputs = ops.parameter([1, 4], np.float32)
+models = [core().compile_model(ov.Model([ops.relu(inputs)], [inputs]), "CPU")]
+models[0](np.zeros((1, 4), np.float32))
+last = threading.Thread(target=models.clear)
+last.start()
+last.join()
+signal.signal(signal.SIGTERM, lambda *_: print("handled", flush=True))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_a_model_ended_in_another_thread_does_not_end_the_process() -> None:
+    ran = subprocess.run([sys.executable, "-c", SIGNAL_AFTER_A_MODEL], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "handled\n", "")
