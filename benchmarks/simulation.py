@@ -2,7 +2,7 @@
 
 Discrete events: the arrival of each input, the end of each forward, each decision of the autoscaler, each server that
 becomes ready. What is simulated of a server is its batching (an engine that is free takes all that waits, up to the
-largest batch), and how long a forward takes.
+largest batch; as on a GPU, one batch at a time), and how long a forward takes.
 
 Plain Python and a heap: a library's processes and events take several times as long, and there are millions of them.
 """

@@ -41,6 +41,7 @@ from iei.models.catalog import DEMO, DEMO_NOTE, Catalog
 from iei.page import reference, site
 from iei.service import EmbeddingService
 from iei.serving.flag import SharedFlag
+from iei.serving.preload import preload
 from iei.settings import Settings
 from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import RequestMetrics
@@ -73,6 +74,7 @@ def create_app(
     Raises:
         StartupError: a setting makes no sense.
     """
+    preload()
     for entry in catalog.entries:
         if entry.id == DEMO:
             log.warning("%s is the built-in demo model: %s", entry.name, DEMO_NOTE)
