@@ -32,7 +32,11 @@ class Dialect:
     """The answer's JSON → vectors."""
 
 
-EMBED = Dialect("/embed", lambda pictures: json.dumps({"inputs": list(pictures)}), lambda answer: answer)
+EMBED = Dialect(  # IEI takes plain base64 for a text, if a model for both is not told what it is
+    "/embed",
+    lambda pictures: json.dumps({"inputs": list(pictures), "modality": "image"}),
+    lambda answer: answer,
+)
 OPENAI = Dialect(
     "/embeddings",
     lambda pictures: json.dumps(
