@@ -96,7 +96,7 @@ def worker_class(settings: ServerSettings) -> type[UvicornWorker]:
         **UvicornWorker.CONFIG_KWARGS,
         "server_header": False,
         "access_log": False,
-        "ws": "none",
+        "ws": "none",  # each worker would import what there is for WebSockets
     }
     return type("Worker", (UvicornWorker,), {"CONFIG_KWARGS": options})
 

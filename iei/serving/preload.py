@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 
 from uvicorn.loops.auto import auto_loop_factory
@@ -13,4 +14,5 @@ def preload() -> None:
     """Imports it. Nothing of it starts a thread, or opens anything."""
     auto_loop_factory()  # imports uvloop, where it is installed
     for name in NEEDED:
-        import_module(name)
+        with suppress(ModuleNotFoundError):  # another release may have no such module: then nobody needs it
+            import_module(name)

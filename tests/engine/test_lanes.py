@@ -31,7 +31,7 @@ from iei.runtimes.api import MAX_TOKENS, DeviceLost, Input, Outputs
 from tests.engine.runtimes_for_tests import SPEC, ParallelRuntime, picture, shapes
 from tests.engine.test_execute import CULPRIT, fails_on_the_culprit
 from tests.engine.test_in_flight import Clock
-from tests.engine.test_scheduler import Asker, run_all
+from tests.engine.test_scheduler import Asker, exchange, run_all
 from tests.engine.test_watchdog import Faulthandler
 from tests.load_requests import load_request
 
@@ -49,6 +49,20 @@ def _begin_all(scheduler: Scheduler) -> None:
 
 def _until_landed(scheduler: Scheduler) -> None:
     assert select.select([scheduler.landed], [], [], 60)[0]
+
+
+def _one_lane_in_use(lanes: int) -> tuple[ParallelRuntime, Scheduler, Asker]:
+    """That of 0; each of the others has been."""
+    model = ParallelRuntime(lanes)
+    scheduler, asker = _scheduler(model)
+    for value in range(lanes):
+        asker.ask(value)
+    _begin_all(scheduler)
+    model.release(*range(1, lanes))
+    while len(asker.answers) < lanes - 1:
+        scheduler.step()
+    assert asker.statuses == dict.fromkeys(range(1, lanes), Status.OK)
+    return model, scheduler, asker
 
 
 def test_a_crowd_is_divided_among_the_lanes_and_each_is_answered_when_it_is_done() -> None:
@@ -96,38 +110,18 @@ def test_a_lone_input_has_all_cores() -> None:
 
 
 def test_a_lane_that_is_free_takes_what_arrives_while_the_other_computes() -> None:
-    model = ParallelRuntime()
-    scheduler, asker = _scheduler(model)
-    asker.ask(1)
-    asker.ask(2)
-    _begin_all(scheduler)
-    model.release(1)
-    scheduler.step()
-    assert asker.statuses == {1: Status.OK}
+    model, scheduler, asker = _one_lane_in_use(2)
     assert scheduler.wait_s is None  # for what arrives, or for the other to be done
     asker.ask(3)
     assert scheduler.wait_s == 0
     scheduler.step()
-    assert asker.started == [1, 2, 3]
+    assert asker.started == [0, 1, 3]
     model.release_all()
     run_all(scheduler)
 
 
-def _one_of_four_lanes_in_use() -> tuple[ParallelRuntime, Scheduler, Asker]:
-    """That of 0."""
-    model = ParallelRuntime(lanes=4)
-    scheduler, asker = _scheduler(model)
-    for value in range(4):
-        asker.ask(value)
-    _begin_all(scheduler)
-    model.release(1, 2, 3)
-    while len(asker.answers) < 3:
-        scheduler.step()
-    return model, scheduler, asker
-
-
 def test_what_would_leave_lanes_idle_waits_for_all_cores() -> None:
-    model, scheduler, asker = _one_of_four_lanes_in_use()
+    model, scheduler, asker = _one_lane_in_use(4)
     scheduler._lanes.last_s = 60.0
     asker.ask(5)
     asker.ask(6)
@@ -141,7 +135,7 @@ def test_what_would_leave_lanes_idle_waits_for_all_cores() -> None:
 
 
 def test_nothing_waits_long_for_a_lane_that_takes_longer_than_others() -> None:
-    model, scheduler, asker = _one_of_four_lanes_in_use()
+    model, scheduler, asker = _one_lane_in_use(4)
     scheduler._lanes.last_s = 0.0
     asker.ask(5)
     asker.ask(6)
@@ -298,17 +292,11 @@ def test_what_is_done_can_be_seen_from_outside() -> None:
 
 
 def test_a_suspect_runs_while_nothing_else_does() -> None:
-    model = ParallelRuntime()
-    scheduler, asker = _scheduler(model)
-    asker.ask(1)
-    asker.ask(2)
-    _begin_all(scheduler)
-    model.release(1)
-    scheduler.step()
+    model, scheduler, asker = _one_lane_in_use(2)
     asker.ask(3, alone=True)
     asker.ask(4)
     assert scheduler.wait_s is None
-    model.release(2)
+    model.release(0)
     _until_landed(scheduler)
     run_all(scheduler)
     assert model.events[2:] == ["run 3", "run 4"]
@@ -374,33 +362,13 @@ def test_a_model_is_loaded_in_the_place_of_another_only_when_no_lane_is_in_use()
     loaded: list[ParallelRuntime] = []
     computing: list[int] = []
 
-    class Loader:
-        def fetch(self, request: LoadRequest) -> None:
-            """Nothing has to be fetched."""
+    def load() -> ParallelRuntime:
+        computing.extend(model.computing for model in loaded)
+        loaded.append(ParallelRuntime())
+        loaded[-1].release_all()
+        return loaded[-1]
 
-        def load(self, request: LoadRequest) -> ParallelRuntime:
-            computing.extend(model.computing for model in loaded)
-            loaded.append(ParallelRuntime())
-            loaded[-1].release_all()
-            return loaded[-1]
-
-    models = LoadedModels([load_request(name, name) for name in "ab"], 1, Loader(), bytearray(2))
-    models.load_first(1)
-    scheduler = Scheduler(models)
-    asker = Asker(scheduler)
-    asker.ask(0, model=1)
-    deadline = time.monotonic() + 60
-    value = 0
-    while 0 not in asker.statuses:
-        assert time.monotonic() < deadline
-        if value < 200:
-            value += 1
-            asker.ask(value)
-        if select.select([scheduler.wakeup, scheduler.landed], [], [], 0 if scheduler.busy else 20)[0]:
-            scheduler.models_arrived()
-        scheduler.step()
-    run_all(scheduler)
-    assert set(asker.statuses.values()) == {Status.OK}
+    exchange(load)
     assert len(loaded) > 1
     assert not any(computing)
 

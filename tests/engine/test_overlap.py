@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import select
-import time
-
 import numpy as np
 import pytest
 
@@ -14,15 +11,13 @@ from iei.engine.answers import Status
 from iei.engine.in_flight import LOOK_S
 from iei.engine.loaded_models import LoadedModels
 from iei.engine.scheduler import Scheduler
-from iei.models.catalog import LoadRequest
 from iei.priority import Priority
 from iei.runtimes.api import DeviceLost, Input
 from tests.engine import test_scheduler
 from tests.engine.runtimes_for_tests import OverlappingRuntime
 from tests.engine.test_execute import CULPRIT, fails_on_the_culprit
 from tests.engine.test_in_flight import Clock
-from tests.engine.test_scheduler import Asker, run_all
-from tests.load_requests import load_request
+from tests.engine.test_scheduler import Asker, exchange, run_all
 
 
 def _scheduler(model: OverlappingRuntime) -> tuple[Scheduler, Asker]:
@@ -222,33 +217,16 @@ def test_what_expires_while_another_batch_is_computed_is_not_run() -> None:
 
 def test_a_model_is_evicted_only_when_nothing_is_in_flight() -> None:
     loaded: list[OverlappingRuntime] = []
+    landed: list[bool] = []
 
-    class Loader:
-        def fetch(self, request: LoadRequest) -> None:
-            """Nothing has to be fetched."""
+    def load() -> OverlappingRuntime:
+        landed.extend(map(_is_landed, loaded))
+        loaded.append(OverlappingRuntime())
+        return loaded[-1]
 
-        def load(self, request: LoadRequest) -> OverlappingRuntime:
-            assert all(_is_landed(model) for model in loaded)
-            loaded.append(OverlappingRuntime())
-            return loaded[-1]
-
-    models = LoadedModels([load_request(name, name) for name in "ab"], 1, Loader(), bytearray(2))
-    models.load_first(1)
-    scheduler = Scheduler(models)
-    asker = Asker(scheduler)
-    asker.ask(0, model=1)
-    deadline = time.monotonic() + 60
-    value = 0
-    while 0 not in asker.statuses:
-        assert time.monotonic() < deadline
-        if value < 200:
-            value += 1
-            asker.ask(value)
-        if select.select([scheduler.wakeup], [], [], 0 if scheduler.busy else 20)[0]:
-            scheduler.models_arrived()
-        scheduler.step()
-    assert asker.statuses[0] == Status.OK
+    exchange(load)
     assert len(loaded) > 1
+    assert all(landed)
 
 
 def _is_landed(model: OverlappingRuntime) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import time
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -73,6 +74,32 @@ class Asker:
 def run_all(scheduler: Scheduler) -> None:
     while scheduler.busy:
         scheduler.step()
+
+
+def exchange(load: Callable[[], KnownRuntime]) -> None:
+    """Asks for one of two models of which one fits into memory, while the other has requests all the time."""
+
+    class Exchanger(Loader):
+        def load(self, request: LoadRequest) -> KnownRuntime:
+            return load()
+
+    models = LoadedModels([load_request(name, name) for name in "ab"], 1, Exchanger(), bytearray(2))
+    models.load_first(1)
+    scheduler = Scheduler(models)
+    asker = Asker(scheduler)
+    asker.ask(0, model=1)
+    deadline = time.monotonic() + 60
+    value = 0
+    while 0 not in asker.statuses:
+        assert time.monotonic() < deadline
+        if value < 200:
+            value += 1
+            asker.ask(value)
+        wakeups = [scheduler.wakeup, scheduler.landed]
+        if scheduler.wakeup in select.select(wakeups, [], [], 0 if scheduler.busy else 20)[0]:
+            scheduler.models_arrived()
+        scheduler.step()
+    assert asker.statuses[0] == Status.OK
 
 
 def test_every_request_is_answered_once() -> None:
