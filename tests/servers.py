@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import psutil
@@ -21,6 +22,7 @@ import psutil
 ROOT = Path(__file__).parents[1]
 START_S = 120.0
 STOP_S = 45.0
+PATIENCE_S = 60.0
 _MARK = "TESTED_SERVER"
 """Environment variable that tells a server's processes, however they were started, from all others."""
 _SETTINGS = (
@@ -37,6 +39,8 @@ _SETTINGS = (
 """Beginnings of variables that would change a tested server, were they set outside."""
 _DEFAULTS = {"IEI_BIND": "127.0.0.1:0", "IEI_DRAIN_S": "0"}
 _ADDRESS = re.compile(r"(?:Listening at:|address|Uvicorn running on) +(https?://127\.0\.0\.1:\d+)")
+
+T = TypeVar("T")
 
 
 class ServerDied(AssertionError):
@@ -69,27 +73,42 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """Its workers that are alive: forks of the master, with its command line."""
-        command = psutil.Process(self.process.pid).cmdline()
         workers = []
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-                if process.ppid() == self.process.pid and process.cmdline() == command:
+                parent = process.parent()
+                if parent and _is_marked(parent, self.mark) and parent.cmdline() == process.cmdline():
                     workers.append(process)
         return workers
 
     def all_workers(self, count: int) -> list[psutil.Process]:
-        """Its workers, once all of them are there: the first may answer before the last is forked."""
-        give_up_at = time.monotonic() + START_S
-        while len(workers := self.workers()) != count:
-            assert time.monotonic() < give_up_at, workers
-            time.sleep(0.05)
-        return workers
+        """Its workers, once there are so many: one that has ended is replaced a moment later."""
+        until(lambda: len(self.workers()) == count)
+        return self.workers()
+
+    def running(self, module: str) -> list[psutil.Process]:
+        """Its processes that run this module, as with `python -m`."""
+        running = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if module in process.cmdline():
+                    running.append(process)
+        return running
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """Ends it as an operator would. Returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal_number)
         return self.process.wait(STOP_S)
+
+
+def until(condition: Callable[[], T | None]) -> T:
+    """What it returns, once that is true."""
+    give_up_at = time.monotonic() + PATIENCE_S
+    while not (result := condition()):
+        assert time.monotonic() < give_up_at, condition
+        time.sleep(0.05)
+    return result
 
 
 @contextlib.contextmanager
@@ -102,7 +121,7 @@ def serve(
     start_s: float = START_S,
     meanwhile: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
 ) -> Iterator[Server]:
-    """A server that has answered `/health` with 200.
+    """A server that has answered `/health` with 200, and has all workers that its command names.
 
     Args:
         env: settings, added to an environment without any. Without a folder for converted models, or a runtime, torch
@@ -121,9 +140,10 @@ def serve(
     runtime = {} if "IEI_CACHE_DIR" in env else {"IEI_RUNTIME": "torch"}
     with tempfile.TemporaryDirectory(prefix="iei-tested-") as folder:
         log_file = Path(folder, "log")
+        command = _python(command or gunicorn_command(workers, worker_class))
         with log_file.open("wb") as log:
             master = subprocess.Popen(
-                _python(command or gunicorn_command(workers, worker_class)),
+                command,
                 cwd=ROOT,
                 env={**_clean_environment(), **_DEFAULTS, **runtime, **env, _MARK: mark},
                 stdin=subprocess.DEVNULL,
@@ -135,6 +155,8 @@ def serve(
         try:
             meanwhile(master)
             _wait_until_ready(server, start_s)
+            if "--workers" in command:  # the first may answer before the last is forked
+                server.all_workers(int(command[command.index("--workers") + 1]))
             yield server
             server.stop()
             psutil.wait_procs(server.processes(), timeout=STOP_S)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
-import psutil
 import pytest
 import tritonclient.http as triton
 from huggingface_hub import InferenceClient
@@ -18,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from tritonclient.utils import InferenceServerException
 
 from tests import pictures
-from tests.servers import Server, gunicorn_command, serve
+from tests.servers import Server, gunicorn_command, serve, until
 
 PATHS: dict[str, dict[str, Any]] = {
     "/embed": {"inputs": ["a cat"]},
@@ -136,23 +134,8 @@ def status(server: Server, key: str) -> int:
     return httpx.get(f"{server.url}/v1/models", headers={"x-api-key": key}).status_code
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def workers(server: Server) -> list[psutil.Process]:
-    return [
-        process
-        for process in server.processes()
-        if process.ppid() == server.process.pid and not any("iei.engine" in word for word in process.cmdline())
-    ]
-
-
 def test_a_limit_per_second_is_one_for_both_workers(server: Server) -> None:
-    first, second = workers(server)
+    first, second = server.workers()
     first.suspend()
     try:
         assert post(server, "kEy-seldom").status_code == 200, "by the second worker, as the first is stopped"
@@ -168,8 +151,8 @@ def test_a_limit_per_second_is_one_for_both_workers(server: Server) -> None:
 
 
 def test_what_a_killed_worker_had_in_work_is_given_back(server: Server, clients: ThreadPoolExecutor) -> None:
-    (engine,) = [process for process in server.processes() if "iei.engine.process" in process.cmdline()]
-    first, second = workers(server)
+    (engine,) = server.running("iei.engine.process")
+    first, second = server.workers()
     first.suspend()
     engine.suspend()  # nothing is answered now
     try:
@@ -187,7 +170,7 @@ def test_what_a_killed_worker_had_in_work_is_given_back(server: Server, clients:
         first.resume()
         engine.resume()
     assert post(server, "kEy-four", FOUR).status_code == 200
-    until(lambda: len(workers(server)) == 2)
+    server.all_workers(2)
     for _ in range(8):
         assert post(server, "kEy-four", FOUR).status_code == 200
 

@@ -15,7 +15,7 @@ REQUESTS, PICTURES = 8, 8
 
 
 def engine_of(server: Server) -> psutil.Process:
-    (engine,) = (each for each in server.processes() if "iei.engine.process" in each.cmdline())
+    (engine,) = server.running("iei.engine.process")
     return engine
 
 

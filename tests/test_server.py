@@ -39,11 +39,6 @@ def photos() -> list[str]:
     return [pictures.base64_of(data) for data in pictures.encoded().values()]
 
 
-def part(server: Server, module: str) -> list[psutil.Process]:
-    """The server's processes that run this module."""
-    return [process for process in server.processes() if module in process.cmdline()]
-
-
 # what is promised of a healthy server
 
 
@@ -80,15 +75,15 @@ def test_workers_stay_light(demo_cache: str, photos: list[str]) -> None:
     """A server of its own: the shared one has had hostile bodies of many megabytes, which malloc does not return."""
     with serve({"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache}) as server:
         embed(server.url, photos)
-        for worker in server.all_workers(2):
+        for worker in server.workers():
             mapped = {os.path.basename(each.path) for each in worker.memory_maps()}  # noqa: PTH119 - not always a path
             assert not [name for name in mapped if name.startswith(("libtorch", "libc10"))]
             assert worker.memory_full_info().pss < 100e6, worker.memory_full_info()
 
 
 def test_one_engine_serves_all_workers(demo_server: Server) -> None:
-    assert len(part(demo_server, "iei.engine.process")) == 1
-    assert len(part(demo_server, "iei.engine.supervisor")) == 1
+    assert len(demo_server.running("iei.engine.process")) == 1
+    assert len(demo_server.running("iei.engine.supervisor")) == 1
 
 
 def test_a_worker_that_has_served_imports_neither_torch_nor_transformers() -> None:
@@ -302,15 +297,15 @@ def test_requests_survive_the_engine_and_a_worker_being_killed(own_server: Serve
             kill.kill()
             return await asyncio.gather(*requests)
 
-    (engine,) = part(own_server, "iei.engine.process")
+    (engine,) = own_server.running("iei.engine.process")
     responses = asyncio.run(load(engine))
     assert {response.status_code for response in responses} == {200}
     for response in responses[::4]:
         np.testing.assert_allclose(response.json()[0], expected, atol=1e-5)
-    (new_engine,) = part(own_server, "iei.engine.process")
+    (new_engine,) = own_server.running("iei.engine.process")
     assert new_engine.pid != engine.pid
 
-    killed = own_server.all_workers(2)[0]
+    killed = own_server.workers()[0]
     killed.kill()
     killed.wait(30)
     own_server.all_workers(2)
@@ -364,7 +359,7 @@ def test_it_serves_however_it_is_started(command: str, demo_cache: str, photos: 
 def test_two_devices_are_two_engines_and_one_answer(demo_cache: str, photos: list[str]) -> None:
     env = {"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache, "IEI_DEVICE": "cpu,cpu", "IEI_THREADS": "1"}
     with serve(env, workers=1) as server:
-        assert len(part(server, "iei.engine.process")) == 2
+        assert len(server.running("iei.engine.process")) == 2
         vectors = embed(server.url, photos[:1] * 8)
         np.testing.assert_allclose(vectors, np.repeat(vectors[:1], 8, 0), atol=1e-5)
 

@@ -20,21 +20,13 @@ import psutil
 import pytest
 
 from tests import pictures
-from tests.servers import ROOT, Server, serve
+from tests.servers import PATIENCE_S, ROOT, Server, serve, until
 from tests.serving.balancers import HAPROXY, NGINX, free_port, haproxy, nginx
 
 pytestmark = pytest.mark.server
 
-PATIENCE_S = 30.0
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set", "-all", "--inh-caps", "-all")
 PICTURE = {"inputs": [pictures.base64_of(pictures.png())]}
-
-
-def until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
 
 
 def status(url: str, path: str = "/health") -> int | None:
@@ -164,8 +156,8 @@ def test_sigint_to_the_master_alone_stops_at_once_and_quietly(command: str, demo
 @pytest.mark.long
 def test_sighup_replaces_the_workers_and_loses_no_request(demo_cache: str) -> None:
     with drained(demo_cache, 1) as server:
-        before = set(server.all_workers(2))
-        (engine,) = _running(server, "iei.engine.process")
+        before = set(server.workers())
+        (engine,) = server.running("iei.engine.process")
 
         def reload() -> None:
             server.process.send_signal(signal.SIGHUP)
@@ -174,11 +166,7 @@ def test_sighup_replaces_the_workers_and_loses_no_request(demo_cache: str) -> No
         done, failures = asyncio.run(_load_while([server.url], reload))
         assert failures == []
         assert done[server.url]
-        assert _running(server, "iei.engine.process") == [engine]
-
-
-def _running(server: Server, module: str) -> list[psutil.Process]:
-    return [process for process in server.processes() if module in process.cmdline()]
+        assert server.running("iei.engine.process") == [engine]
 
 
 # while it loads

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -65,18 +62,6 @@ def until(url: str, name: str, value: float, **labels: str) -> Scrape:
 def embed(url: str, inputs: int) -> int:
     """The status of a request of so many pictures, over a connection of its own."""
     return httpx.post(f"{url}/embed", json={"inputs": [PICTURE] * inputs}, timeout=LIMIT_S).status_code
-
-
-def pids(server: Server, kind: str) -> list[int]:
-    """Of its processes of a kind: `engine`, or `worker`."""
-    found: dict[str, list[int]] = {"engine": [], "worker": []}
-    for process in server.processes():
-        command = process.cmdline()
-        if "iei.engine.process" in command:
-            found["engine"].append(process.pid)
-        elif "gunicorn" in command and process.pid != server.process.pid:
-            found["worker"].append(process.pid)
-    return found[kind]
 
 
 @pytest.fixture(scope="module")
@@ -149,15 +134,15 @@ def test_scrapes_under_load_agree_but_for_the_inputs_on_their_way(server: Server
 
 
 def test_a_killed_worker_takes_its_gauges_along_and_leaves_its_counts(server: Server) -> None:
-    engine = psutil.Process(*pids(server, "engine"))
+    (engine,) = server.running("iei.engine.process")
     before = Scrape(server.url)
     engine.suspend()  # what is sent now stays in work
     try:
         with ThreadPoolExecutor(1) as clients:
             client = clients.submit(embed, server.url, 5)
             until(server.url, "iei_inputs_waiting", 5)
-            for pid in pids(server, "worker"):  # one of them has the inputs
-                os.kill(pid, signal.SIGKILL)
+            for worker in server.workers():  # one of them has the inputs
+                worker.kill()
             assert isinstance(client.exception(), httpx.RemoteProtocolError | httpx.ReadError)
         after = until(server.url, "iei_processes", 2, process="worker")  # gunicorn has forked others
         assert after.total("iei_inputs_waiting") == 0
@@ -170,12 +155,12 @@ def test_a_killed_worker_takes_its_gauges_along_and_leaves_its_counts(server: Se
 
 def test_a_killed_engine_is_counted_and_its_inputs_once(server: Server) -> None:
     before = Scrape(server.url)
-    (pid,) = pids(server, "engine")
-    psutil.Process(pid).suspend()
+    (engine,) = server.running("iei.engine.process")
+    engine.suspend()
     with ThreadPoolExecutor(1) as clients:
         client = clients.submit(embed, server.url, 6)
         until(server.url, "iei_inputs_waiting", 6)
-        os.kill(pid, signal.SIGKILL)
+        engine.kill()
         assert client.result() == 200
     after = until(server.url, "iei_models_loaded", 1)
     assert after.total("iei_engine_restarts_total") == before.total("iei_engine_restarts_total") + 1
@@ -184,7 +169,7 @@ def test_a_killed_engine_is_counted_and_its_inputs_once(server: Server) -> None:
 
 
 def test_inputs_of_clients_that_leave_wait_no_more(server: Server) -> None:
-    engine = psutil.Process(*pids(server, "engine"))
+    (engine,) = server.running("iei.engine.process")
     before = Scrape(server.url)
     engine.suspend()
     try:

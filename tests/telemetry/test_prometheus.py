@@ -7,8 +7,7 @@ import re
 import shutil
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -20,7 +19,7 @@ from iei.telemetry.counters import Counters
 from iei.telemetry.metrics import METRICS
 from iei.telemetry.port import MetricsPort
 from tests import pictures
-from tests.servers import ROOT, Server, serve
+from tests.servers import ROOT, Server, serve, until
 
 pytestmark = pytest.mark.server
 
@@ -58,13 +57,13 @@ def test_the_port_survives_workers(server: Server) -> None:
     master = psutil.Process(server.process.pid)
     master.suspend()  # it forks no other worker
     try:
-        (worker,) = [each for each in server.processes() if each.ppid() == master.pid and "gunicorn" in each.cmdline()]
+        (worker,) = server.workers()
         worker.kill()
-        text = _until(lambda: _with_workers(server, 0))
+        text = until(lambda: _with_workers(server, 0))
         assert 'iei_requests_total{method="GET",model="",route="/health",status="200"}' in text
     finally:
         master.resume()
-    _until(lambda: _with_workers(server, 1))
+    until(lambda: _with_workers(server, 1))
 
 
 def _with_workers(server: Server, count: int) -> str | None:
@@ -110,20 +109,12 @@ def queried(loaded: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         command = ["prometheus", *(f"--{name}={value}" for name, value in options.items())]
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
-        address = _until(lambda: re.search(r"Listening on.*?address=(127\S+:\d+)", log.read_text()))[1]
+        address = until(lambda: re.search(r"Listening on.*?address=(127\S+:\d+)", log.read_text()))[1]
         with httpx.Client(base_url=f"http://{address}/api/v1", timeout=LIMIT_S) as client:
             yield client
     finally:
         process.terminate()
         process.wait()
-
-
-def _until(found: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + LIMIT_S
-    while not (result := found()):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.1)
-    return result
 
 
 def _answer(client: httpx.Client, query: str) -> list[dict[str, Any]]:
@@ -134,7 +125,7 @@ def _answer(client: httpx.Client, query: str) -> list[dict[str, Any]]:
         assert response["status"] == "success", (query, response)
         return response["data"]["result"]
 
-    return list(_until(series))
+    return list(until(series))
 
 
 def _dashboard_queries() -> list[str]:
