@@ -33,6 +33,7 @@ from tests.engine.test_execute import CULPRIT, fails_on_the_culprit
 from tests.engine.test_in_flight import Clock
 from tests.engine.test_scheduler import Asker, exchange, run_all
 from tests.engine.test_watchdog import Faulthandler
+from tests.engine.waiting import waited
 from tests.load_requests import load_request
 
 
@@ -72,15 +73,15 @@ def test_a_crowd_is_divided_among_the_lanes_and_each_is_answered_when_it_is_done
         asker.ask(value)
     _begin_all(scheduler)
     assert asker.started == [0, 1, 2, 3]  # two lanes share the four inputs that a batch may have
+    assert sorted(waited(lambda: model.events[1:] and model.events)) == ["lane 0,1", "lane 2,3"]
     model.release(2)
     scheduler.step()
     assert asker.statuses == {2: Status.OK, 3: Status.OK}
     scheduler.step()
     assert asker.started == [0, 1, 2, 3, 4, 5]
+    assert waited(lambda: model.events[2:]) == ["lane 4,5"]
     model.release_all()
     run_all(scheduler)
-    assert sorted(model.events[:2]) == ["lane 0,1", "lane 2,3"]
-    assert model.events[2] == "lane 4,5"
     assert len(asker.answers) == 7
     for value, answer in asker.answers:
         assert isinstance(answer.content, dict)
