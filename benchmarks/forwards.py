@@ -25,9 +25,9 @@ import transformers
 from benchmarks import machine
 from benchmarks.report import progress, table, write_down
 from iei.checkpoints.demo import PREPROCESSOR
+from iei.load_options import LoadOptions
 from iei.models.catalog import CatalogEntry, LoadRequest
 from iei.runtimes.loading import load
-from iei.settings import LoadOptions
 
 FOLDER = Path("~/.cache/iei-benchmarks/forwards").expanduser()
 SIDE = 224

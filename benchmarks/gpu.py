@@ -33,13 +33,13 @@ from benchmarks.front_end import Measurement, loaded, measured
 from benchmarks.report import progress, table, write_down
 from benchmarks.workload import SIZE, pictures
 from iei.engine.inprocess import InProcessEngine
+from iei.load_options import LoadOptions
 from iei.machine import cores, not_installed
 from iei.models.catalog import CatalogEntry, LoadRequest
 from iei.models.spec import output_shapes
 from iei.runtimes.loading import LoadedModel, load
 from iei.runtimes.torch.runtime import TorchRuntime
 from iei.runtimes.torch.staging import Staging
-from iei.settings import LoadOptions
 from tests.servers import Server, serve
 
 COMPUTED: dict[str, dict[str, Any]] = {

@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from iei.settings import SETTINGS, Setting, choices
+from iei.setting import choices
+from iei.settings import SETTINGS, Setting
 
 PAGE = Path("docs/configuration.md")
 README = Path("README.md")
@@ -39,7 +40,7 @@ _HEADER = "| variable | default | values | meaning |\n|---|---|---|---|"
 _INTRODUCTION = """\
 # Configuration
 
-<!-- Written by `python -m iei.configuration --write`; edit iei/settings.py instead. -->
+<!-- Written by `python -m iei.configuration --write`; edit iei/settings.py and iei/load_options.py instead. -->
 
 Every setting is an environment variable, and a flag of `iei serve` and `iei embed`: `IEI_MAX_BATCH` is `--max-batch`.
 Only `IEI_API_KEYS` is no flag: every user of a machine can read the arguments of its processes.

@@ -11,41 +11,20 @@ import re
 from collections.abc import Container, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic.config import JsonDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from iei.errors import StartupError
+from iei.load_options import LoadOptions
 from iei.machine import cores
-from iei.models.spec import Pooling
+from iei.setting import SECTIONS, Group, Section, choices, setting
 
-Dtype = Literal["float32", "bfloat16", "float16"]
-RuntimeName = Literal["auto", "torch", "openvino"]
-Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
-GpuForward = Literal["eager", "graphs", "compile"]
-Quantization = Literal["none", "bitsandbytes-8bit", "bitsandbytes-4bit"]
-DecodeOn = Literal["cpu", "gpu"]
 UrlTexts = Literal["warn", "refuse", "allow"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-
-Section = Literal[
-    "Models",
-    "Server",
-    "Access",
-    "Computing",
-    "Vectors",
-    "Requests",
-    "Limits on what is sent",
-    "URLs",
-    "Decoding",
-    "Operation",
-]
-"""Headings of docs/configuration.md, in their order."""
-SECTIONS: tuple[Section, ...] = get_args(Section)
 
 _DEVICE = r"(cpu|mps|cuda(:\d+)?)"
 _DEVICE_FORM = "auto, cpu, mps, cuda or cuda:0, or several of them with commas between"
@@ -58,47 +37,6 @@ _ROUTE_FORM = "a path that begins with /, without spaces, ?, # and braces"
 _PATH = r"/[^{}?#\s,]*"
 
 DEFAULT_PORT = 8000
-
-
-def setting(section: Section, default: Any, *variables: str, form: str = "", **constraints: Any) -> Any:
-    """A pydantic field that is a setting.
-
-    Args:
-        section: the section of docs/configuration.md that lists it.
-        default: its default value.
-        *variables: the environment variables that set it, the preferred one first.
-        form: what its `pattern` means, in words that end "must be …".
-        **constraints: bounds and patterns, as for `pydantic.Field`.
-    """
-    extra: JsonDict = {"section": section, "variables": list(variables), "form": form}
-    return Field(default, json_schema_extra=extra, **constraints)
-
-
-def choices(field: FieldInfo) -> tuple[str, ...]:
-    """The words that a setting may be set to; none if it takes anything else."""
-    if field.annotation in (bool, bool | None):
-        return ("true", "false")
-    return tuple(str(word) for word in get_args(field.annotation)) if get_origin(field.annotation) is Literal else ()
-
-
-class Group(BaseModel):
-    """Settings that are passed together to one component. Immutable."""
-
-    model_config = ConfigDict(
-        frozen=True, use_attribute_docstrings=True, extra="forbid", protected_namespaces=(), validate_default=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _in_any_case(cls, value: object, info: ValidationInfo) -> object:
-        """Words are read in any case."""
-        if not isinstance(value, str) or info.field_name is None:
-            return value
-        return value.lower() if value.lower() in choices(cls.model_fields[info.field_name]) else value
-
-    def is_set(self, name: str) -> bool:
-        """Whether a variable or a flag sets this setting."""
-        return name in self.model_fields_set
 
 
 class ModelSettings(Group):
@@ -234,48 +172,6 @@ class AccessSettings(Group):
     def has_keys(self) -> bool:
         """Whether requests need a key."""
         return bool(self.api_keys or self.api_keys_file)
-
-
-class LoadOptions(Group):
-    """How models are loaded. These are all the settings that a runtime uses."""
-
-    runtime: RuntimeName = setting("Computing", "auto", "IEI_RUNTIME")
-    """The library that computes. `auto`: OpenVINO on a CPU, if it gives the same vectors; else torch
-    (docs/runtimes.md)."""
-    dtype: Literal["auto", Dtype, "int8"] = setting("Computing", "auto", "IEI_DTYPE")
-    """Data type of weights and computation. `auto`: float32 on CPU; on GPU bfloat16 if supported, else float16. `int8`:
-    on CPU only (extra `int8`)."""
-    calibration: Path | None = setting("Computing", None, "IEI_CALIBRATION")
-    """A folder of pictures like those that will be embedded, which `int8` is fitted to. Default: drawn pictures."""
-    gate: Literal["refuse", "warn"] = setting("Computing", "refuse", "IEI_GATE")
-    """What to do with an `int8` model whose vectors differ too much from those of float32 (docs/runtimes.md)."""
-    max_batch: int = setting("Computing", 0, "IEI_MAX_BATCH", ge=0, le=4096)
-    """Maximum batch size; on a CPU, of all cores together. 0: the device's default (4 per core on a CPU, 12 per core in
-    `iei embed`; 64 on a GPU)."""
-    threads: int = setting("Computing", 0, "IEI_THREADS", ge=0)
-    """CPU threads that compute, one forward together or several side by side. 0: one per core."""
-    attention: Attention = setting("Computing", "auto", "IEI_ATTENTION")
-    """Attention implementation. `auto`: `sdpa` if the model supports it."""
-    quantization: Quantization = setting("Computing", "none", "IEI_QUANTIZATION")
-    """Quantization of the weights in memory (CUDA only; needs the bitsandbytes package)."""
-    gpu_forward: GpuForward = setting("Computing", "eager", "IEI_GPU_FORWARD")
-    """How a GPU computes pictures of the model's size: kernel by kernel (`eager`), or as CUDA `graphs`, of the model as
-    it is or of the `compile`d one. No other than `eager` has been measured on a GPU (docs/runtimes.md)."""
-    gpu_overlap: bool = setting("Computing", False, "IEI_GPU_OVERLAP")
-    """Bring a batch to a GPU while it computes the one before. Not measured on a GPU (docs/runtimes.md)."""
-    gpu_pin_arenas: bool = setting("Computing", False, "IEI_GPU_PIN_ARENAS")
-    """Have a GPU copy pictures from the workers' shared memory by itself. All of `IEI_ARENA_BYTES` is then in memory
-    from the start. Not measured on a GPU (docs/runtimes.md)."""
-    decode_on: DecodeOn = setting("Decoding", "cpu", "IEI_DECODE_ON")
-    """Where plain JPEGs are decoded: by the workers (`cpu`), or by nvJPEG on the GPU that computes (`gpu`; CUDA only,
-    extra `nvjpeg`; vectors differ slightly). Not measured on a GPU (docs/runtimes.md)."""
-    allow_pickle: bool = setting("Computing", False, "IEI_ALLOW_PICKLE")
-    """Allow `pytorch_model.bin`, read with torch's restricted unpickler, if a model has no safetensors file."""
-    pooling: Literal["auto", Pooling] = setting("Vectors", "auto", "IEI_POOLING", "POOLING_STRATEGY")
-    """Default pooling; only the first model must support it. `auto`: `mean` for images, the checkpoint's for texts."""
-    cache_dir: Path | None = setting("Operation", None, "IEI_CACHE_DIR")
-    """Directory of the demo model and of models converted for OpenVINO. Default: `~/.cache/iei`. (Hub downloads are
-    stored in `HF_HOME`.)"""
 
 
 class RemoteSettings(Group):
@@ -457,21 +353,21 @@ class DialectSettings(Group):
 class Settings(BaseModel):
     """All settings, by the component that uses them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    models: ModelSettings = ModelSettings()
-    server: ServerSettings = ServerSettings()
-    logs: LogSettings = LogSettings()
-    traces: TraceSettings = TraceSettings()
-    access: AccessSettings = AccessSettings()
-    load: LoadOptions = LoadOptions()
-    engine: EngineSettings = EngineSettings()
-    requests: RequestSettings = RequestSettings()
-    body: BodySettings = BodySettings()
-    connections: ConnectionSettings = ConnectionSettings()
-    inputs: InputSettings = InputSettings()
-    dialects: DialectSettings = DialectSettings()
-    remote: RemoteSettings = RemoteSettings()
+    models: ModelSettings = Field(default_factory=ModelSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    logs: LogSettings = Field(default_factory=LogSettings)
+    traces: TraceSettings = Field(default_factory=TraceSettings)
+    access: AccessSettings = Field(default_factory=AccessSettings)
+    load: LoadOptions = Field(default_factory=LoadOptions)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    requests: RequestSettings = Field(default_factory=RequestSettings)
+    body: BodySettings = Field(default_factory=BodySettings)
+    connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
+    inputs: InputSettings = Field(default_factory=InputSettings)
+    dialects: DialectSettings = Field(default_factory=DialectSettings)
+    remote: RemoteSettings = Field(default_factory=RemoteSettings)
 
 
 class Setting(NamedTuple):
@@ -527,16 +423,16 @@ def read_settings(**given: Any) -> Settings:
     if unknown := given.keys() - SETTINGS.keys():
         raise TypeError(f"there are no settings {', '.join(sorted(unknown))}")
     groups: dict[str, dict[str, Any]] = {name: {} for name in Settings.model_fields}
-    for setting in SETTINGS.values():
-        found = _found(setting)
-        if setting.name in given:
-            groups[setting.group][setting.name] = given[setting.name]
+    for each in SETTINGS.values():
+        found = _found(each)
+        if each.name in given:
+            groups[each.group][each.name] = given[each.name]
         elif len(set(found.values())) > 1:
             # A silent precedence between two variables of one setting would hide a mistake.
             values = " and ".join(f"{variable}={value!r}" for variable, value in found.items())
             raise StartupError(f"{values} are variables of the same setting: unset all but one.")
         elif found:
-            groups[setting.group][setting.name] = next(iter(found.values()))
+            groups[each.group][each.name] = next(iter(found.values()))
     try:
         return Settings.model_validate(groups)
     except ValidationError as error:

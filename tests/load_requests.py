@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from iei.load_options import LoadOptions
 from iei.models.catalog import CatalogEntry, LoadRequest
-from iei.settings import LoadOptions
 
 
 def load_request(

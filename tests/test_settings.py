@@ -6,7 +6,9 @@ import re
 import pytest
 
 from iei.errors import StartupError
-from iei.settings import SETTINGS, LoadOptions, choices, read_settings, unknown_variables
+from iei.load_options import LoadOptions
+from iei.setting import choices
+from iei.settings import SETTINGS, read_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)

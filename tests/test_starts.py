@@ -21,7 +21,8 @@ def imported(module: str) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "unneeded"),
     [
-        ("iei.engine.supervisor", {"numpy", "pydantic", "importlib.metadata"}),
+        ("iei.engine.supervisor", {"numpy", "pydantic", "importlib.metadata", "orjson"}),
+        ("iei.engine.process", {"asyncio", "iei.settings"}),
         ("iei.commands.serve", {"numpy", "fastapi", "uvicorn", "gunicorn.arbiter", "prometheus_client"}),
         ("iei.runtimes.loading", {"huggingface_hub", "openvino", "torch"}),
         ("iei.commands.master", {"huggingface_hub", "openvino", "torch"}),

@@ -15,7 +15,8 @@ from iei.errors import IEIError, StartupError
 from iei.machine_faults import sentence as machine_fault
 from iei.models.catalog import DEMO
 from iei.serving.loading import ended_by_signals
-from iei.settings import SETTINGS, Settings, choices, read_settings
+from iei.setting import choices
+from iei.settings import SETTINGS, Settings, read_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from iei.models.catalog import LoadRequest
-from iei.settings import LogSettings
+from iei.telemetry.logs import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class EngineConfig:
     """How many of `models`, from the first on, are loaded before anything is served."""
     timeout_s: float
     """A forward that runs longer has hung: the process ends, and the supervisor starts another."""
-    logs: LogSettings
+    logs: Form
     """What the engine and its supervisor log, and how."""
 
     def to_json(self) -> bytes:

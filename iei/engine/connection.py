@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from iei.engine.arena import Memory
 from iei.engine.frames import FRAME_BYTES, Frame, FrameBuffer, Hello, Welcome, unpack
+from iei.engine.memory import Memory
 
 MAX_FDS = 253
 """The most descriptors that Linux passes with one message: all are received, so that all can be closed."""

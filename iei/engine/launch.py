@@ -21,6 +21,7 @@ from iei.models.catalog import Catalog
 from iei.models.spec import ModelSpec
 from iei.settings import Settings
 from iei.telemetry.counters import Counters
+from iei.telemetry.logs import Form
 
 log = logging.getLogger(__name__)
 
@@ -157,5 +158,5 @@ def engine_config(settings: Settings, catalog: Catalog, device: str) -> EngineCo
         max_loaded=settings.engine.max_loaded_models,
         at_start=settings.engine.at_start,
         timeout_s=settings.engine.engine_timeout_s,
-        logs=settings.logs,
+        logs=Form(settings.logs.log_level, settings.logs.log_format),
     )

@@ -17,10 +17,10 @@ from typing import Protocol
 
 from iei.engine.wakeup import Wakeup
 from iei.errors import StartupError
+from iei.load_options import LoadOptions
 from iei.models.catalog import CatalogEntry, LoadRequest
 from iei.models.spec import ModelSpec
 from iei.runtimes.api import Model
-from iei.settings import LoadOptions
 
 log = logging.getLogger("iei.engine")
 

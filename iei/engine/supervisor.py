@@ -2,9 +2,9 @@
 
 `python -m iei.engine.supervisor --listen FD --life FD --deaths FD --counters FD --status FD --folder PATH --device NAME
 --log-level LEVEL --log-format FORMAT < CONFIG`, started by `launch`. A process of its own, because gunicorn's master
-has its own children to watch, and without torch, so that a fault in an engine can't reach it. Without pydantic and
-NumPy, too: every start waits for its imports. The configuration is for the engines, and a file, as the list of models
-may be longer than arguments can be.
+has its own children to watch, and without torch, so that a fault in an engine can't reach it. A server is ready no
+sooner than its engine, so this has few imports, and those of its own come when the first engine runs. The configuration
+is for the engines, and a file, as the list of models may be longer than arguments can be.
 
 It owns the listening socket and passes it to each engine: a new engine listens where the old one did, and workers that
 connect in between wait in the backlog.
@@ -24,10 +24,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-
-from iei.telemetry import logs
-from iei.telemetry.counters import Counters
-from iei.telemetry.metrics import METRICS, RESTARTS
 
 log = logging.getLogger("iei.supervisor")
 
@@ -66,18 +62,17 @@ class Backoff:
         return delay
 
 
-def supervise(fds: dict[str, int], restarted: Callable[[], None] = lambda: None) -> None:
-    """Runs engines, one after the other, until the last writer of `life` is gone.
+def supervise(wait: Callable[[], End], fds: dict[str, int], restarted: Callable[[], None] = lambda: None) -> None:
+    """Keeps an engine running until the last writer of `life` is gone.
 
     Args:
-        fds: file descriptors for the engines, by the names of their arguments. `status` is for the first one only.
+        wait: for the end of the first one, as `start_engine` has returned it.
+        fds: file descriptors for the others, by the names of their arguments.
         restarted: called whenever another engine is about to follow one that has ended.
     """
     backoff = Backoff()
-    after_kill = False
     while True:
-        end = run_engine(fds, after_kill)
-        after_kill = end.was_killed
+        end = wait()
         if is_over(fds["life"], wait_s=0.1):  # `launch` closes its end at once if the first engine fails
             return
         delay = backoff.after(end)
@@ -85,10 +80,17 @@ def supervise(fds: dict[str, int], restarted: Callable[[], None] = lambda: None)
         if is_over(fds["life"], wait_s=delay):
             return
         restarted()
+        wait = start_engine(fds, after_kill=end.was_killed)
 
 
-def run_engine(fds: dict[str, int], after_kill: bool) -> End:
-    """Runs one engine with the descriptors `fds`; returns how it ended. `after_kill`: whether the last was killed."""
+def start_engine(fds: dict[str, int], *, after_kill: bool = False) -> Callable[[], End]:
+    """Starts an engine; returns what waits for its end, and says how it ended.
+
+    Args:
+        fds: file descriptors for it, by the names of their arguments. `status` is for the first one only: it is closed
+            here, and taken out.
+        after_kill: whether the one before got SIGKILL.
+    """
     ready_reader, ready_writer = os.pipe()
     descriptors = {**fds, "ready": ready_writer}
     arguments = [word for name, fd in descriptors.items() for word in (f"--{name}", str(fd))]
@@ -98,13 +100,18 @@ def run_engine(fds: dict[str, int], after_kill: bool) -> End:
         engine = subprocess.Popen(command, pass_fds=[*descriptors.values()])
     except OSError as error:  # no memory or no process to be had, for now
         os.close(ready_reader)
-        return End(str(error), was_ready=False)
+        never_ran = End(str(error), was_ready=False)
+        return lambda: never_ran
     finally:
         os.close(ready_writer)
         if "status" in fds:  # only the engine has it now: if that dies before it reports, the reader sees EOF
             os.close(fds.pop("status"))
+    return partial(_end_of, engine, ready_reader)
+
+
+def _end_of(engine: subprocess.Popen[bytes], ready_reader: int) -> End:
     code = engine.wait()
-    with open(ready_reader, "rb") as ready:  # noqa: PTH123 - a file descriptor, not a path
+    with open(ready_reader, "rb") as ready:
         return End(cause(code), was_ready=ready.read() != b"", was_killed=code == -signal.SIGKILL)
 
 
@@ -133,14 +140,19 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    fds = {name: getattr(arguments, name) for name in DESCRIPTORS}
+    wait = start_engine(fds)
+    from iei.telemetry import logs
+    from iei.telemetry.counters import Counters
+    from iei.telemetry.metrics import METRICS, RESTARTS
+
     logs.configure(logs.Form(arguments.log_level, arguments.log_format))
     counters = Counters(METRICS, arguments.counters)
     counters.join("supervisor")
     device = (arguments.device,)
     counters.add(RESTARTS, device, 0)
     try:
-        fds = {name: getattr(arguments, name) for name in DESCRIPTORS}
-        supervise(fds, partial(counters.add, RESTARTS, device))
+        supervise(wait, fds, partial(counters.add, RESTARTS, device))
     finally:  # all who connect have ended by now
         shutil.rmtree(arguments.folder, ignore_errors=True)
 

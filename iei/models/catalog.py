@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iei.errors import ModelNotFound, StartupError
+from iei.load_options import LoadOptions
 from iei.models.immich import IMMICH_MODELS
-from iei.settings import LoadOptions, ModelSettings
+
+if TYPE_CHECKING:
+    from iei.settings import ModelSettings
 
 DEMO = "demo"
 """The id of the built-in model."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, NamedTuple, get_args
 
 from pydantic import TypeAdapter
@@ -243,7 +244,7 @@ class ModelSpec:
 
     def to_json(self) -> bytes:
         """Serialises the spec for `from_json`."""
-        return _ADAPTER.dump_json(self)
+        return _adapter().dump_json(self)
 
     @staticmethod
     def from_json(data: bytes | str) -> ModelSpec:
@@ -252,7 +253,10 @@ class ModelSpec:
         Raises:
             pydantic.ValidationError: `data` is not a spec.
         """
-        return _ADAPTER.validate_json(data)
+        return _adapter().validate_json(data)
 
 
-_ADAPTER = TypeAdapter(ModelSpec)
+@cache
+def _adapter() -> TypeAdapter[ModelSpec]:
+    """Made when it is first needed: it takes as long as a small model's forward."""
+    return TypeAdapter(ModelSpec)

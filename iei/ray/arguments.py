@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iei.errors import StartupError
-from iei.settings import SETTINGS, Group, Settings, read_settings
+from iei.setting import Group
+from iei.settings import SETTINGS, Settings, read_settings
 
 NOT_HERE = {
     "workers": "each replica is one worker: set min_replicas and max_replicas",

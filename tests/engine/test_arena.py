@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iei.engine.arena import Allocator, Arena, Memory
+from iei.engine.arena import Allocator, Arena
+from iei.engine.memory import Memory
 from iei.priority import Priority
 
 BULK = Priority.BULK

@@ -13,8 +13,8 @@ from iei.engine.client import EngineClient
 from iei.engine.config import EngineConfig
 from iei.engine.launch import launch
 from iei.errors import StartupError
-from iei.settings import LogSettings
 from iei.telemetry.counters import Counters
+from iei.telemetry.logs import Form
 from iei.telemetry.metrics import METRICS
 from tests.engine.waiting import until
 from tests.load_requests import load_request
@@ -32,7 +32,7 @@ def demo(cache: str, *others: str) -> EngineConfig:
         max_loaded=1,
         at_start=1,
         timeout_s=60.0,
-        logs=LogSettings(),
+        logs=Form("info", "human"),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iei.engine.supervisor import LONGEST_DELAY_S, Backoff, End, cause, supervise
+from iei.engine.supervisor import LONGEST_DELAY_S, Backoff, End, cause, start_engine, supervise
 
 
 def test_engines_that_fail_to_start_are_followed_ever_later_and_others_at_once() -> None:
@@ -44,7 +44,8 @@ def test_an_engine_that_can_not_be_started_for_now_is_tried_again(
     monkeypatch.setattr(subprocess, "Popen", start)
     with (tmp_path / "config").open("w") as config:
         monkeypatch.setattr(sys, "stdin", config)
-        supervise({"life": life_reader, "status": status_writer})
+        fds = {"life": life_reader, "status": status_writer}
+        supervise(start_engine(fds), fds)
     assert os.read(status_reader, 1) == b""  # whoever waits for the first engine knows
     assert ["--status" in command for command in tries] == [True, False, False]
     assert caplog.text.count("Resource temporarily unavailable") == 2

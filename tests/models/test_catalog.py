@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from iei.errors import ModelNotFound, StartupError
+from iei.load_options import LoadOptions
 from iei.models.catalog import Catalog, CatalogEntry, read_catalog
-from iei.settings import LoadOptions, read_settings
+from iei.settings import read_settings
 
 
 def catalog(mounted: Path = Path("/nothing/is/mounted"), **settings: Any) -> Catalog:

@@ -14,6 +14,7 @@ from iei.checkpoints.checkpoint import Checkpoint
 from iei.checkpoints.files import EXPORTED
 from iei.checkpoints.folders import local_folder
 from iei.errors import StartupError
+from iei.load_options import LoadOptions
 from iei.machine import cache_folder
 from iei.models.catalog import LoadRequest
 from iei.models.spec import Quality
@@ -22,7 +23,6 @@ from iei.runtimes.openvino.converted import DigestOf, read_converted
 from iei.runtimes.openvino.converter import check_installed, convert, quantize
 from iei.runtimes.openvino.digests import Digests
 from iei.runtimes.openvino.runtime import OpenVINORuntime
-from iei.settings import LoadOptions
 
 log = logging.getLogger("iei.engine")
 

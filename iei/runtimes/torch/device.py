@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 
 from iei.errors import StartupError
+from iei.load_options import Attention, DecodeOn, Dtype, Quantization
 from iei.machine import not_installed
 from iei.models.catalog import LoadRequest
-from iei.settings import Attention, DecodeOn, Dtype, Quantization
 
 
 @dataclass(frozen=True, slots=True)
