@@ -54,7 +54,7 @@ class Group(BaseModel):
         extra="forbid",
         protected_namespaces=(),
         validate_default=True,
-        defer_build=True,  # an engine needs two of the groups, and waits for its imports
+        defer_build=True,  # an engine needs one of the groups, and waits for its imports
     )
 
     @field_validator("*", mode="before")

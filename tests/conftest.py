@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.servers import Server, serve
@@ -30,6 +32,9 @@ os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
 """No certificates of authorities: whoever makes an HTTP client would parse all of them, for 30 ms, and tests make
 thousands. None of them leaves this machine."""
+PATIENCE: httpx.Timeout = inspect.signature(httpx.get).parameters["timeout"].default
+PATIENCE.connect = PATIENCE.read = PATIENCE.write = 60.0
+"""Of all HTTP clients that are given no other: httpx's five seconds are too few where everything shares two cores."""
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 """Under `uv run`, Ray would have each worker make an environment of its own. It reads this when it is imported."""
 

@@ -83,8 +83,7 @@ class Server:
 
     def all_workers(self, count: int) -> list[psutil.Process]:
         """Its workers, once there are so many: one that has ended is replaced a moment later."""
-        until(lambda: len(self.workers()) == count)
-        return self.workers()
+        return until(lambda: found if len(found := self.workers()) == count else None)
 
     def running(self, module: str) -> list[psutil.Process]:
         """Its processes that run this module, as with `python -m`."""

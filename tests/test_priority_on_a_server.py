@@ -9,6 +9,7 @@ import psutil
 
 from tests import pictures
 from tests.servers import Server
+from tests.telemetry.test_metrics_on_a_server import until as scraped
 
 PHOTO = pictures.base64_of(pictures.png(64, 64))
 REQUESTS, PICTURES = 8, 8
@@ -52,10 +53,12 @@ def test_one_picture_is_answered_before_the_bulk_that_came_before_it(demo_server
                 return tasks
 
             engine = engine_of(demo_server)
+            await asyncio.to_thread(scraped, demo_server.url, "iei_inputs_running", 0)
             engine.suspend()
             try:
                 tasks = await arrive("bulk", PICTURES, REQUESTS)
                 tasks += await arrive("interactive", 1, 1)
+                await asyncio.to_thread(scraped, demo_server.url, "iei_inputs_waiting", REQUESTS * PICTURES + 1)
             finally:
                 engine.resume()
             await asyncio.gather(*tasks)

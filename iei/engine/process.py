@@ -257,10 +257,11 @@ def main() -> None:
         restarted=arguments.status is None,
     )
     report = _load_first(models, config.at_start)
+    if "failed" not in report:
+        os.write(arguments.ready, b"\1")  # first: whoever reads the report counts on another engine after this one
     _send_report(report, arguments.status)
     if "failed" in report:
         raise SystemExit(1)
-    os.write(arguments.ready, b"\1")
     counters = Counters(METRICS, arguments.counters)
     counters.join("engine")
     scheduler = Scheduler(models, timeout_s=config.timeout_s, meter=Meter(counters, select.device_memory))

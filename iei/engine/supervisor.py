@@ -30,6 +30,8 @@ log = logging.getLogger("iei.supervisor")
 DESCRIPTORS = ("listen", "life", "deaths", "counters", "status")
 """What the engines get, by the names of their arguments."""
 LONGEST_DELAY_S = 30.0
+SAID_WHY = "exit code 1"
+"""How an engine ends that has reported what is wrong, or printed a traceback."""
 
 
 class End(NamedTuple):
@@ -65,22 +67,26 @@ class Backoff:
 def supervise(wait: Callable[[], End], fds: dict[str, int], restarted: Callable[[], None] = lambda: None) -> None:
     """Keeps an engine running until the last writer of `life` is gone.
 
+    Where the first one never had its models there is no server: `launch` has read so from `status`, and gives up.
+
     Args:
         wait: for the end of the first one, as `start_engine` has returned it.
         fds: file descriptors for the others, by the names of their arguments.
         restarted: called whenever another engine is about to follow one that has ended.
     """
+    end = wait()
+    if not end.was_ready:
+        if end.cause != SAID_WHY:
+            log.error("the engine ended (%s) before it had its models", end.cause)
+        return
     backoff = Backoff()
-    while True:
-        end = wait()
-        if is_over(fds["life"], wait_s=0.1):  # `launch` closes its end at once if the first engine fails
-            return
+    while not is_over(fds["life"], wait_s=0.1):  # the end of both may have one cause
         delay = backoff.after(end)
         log.error("the engine ended (%s); a new one starts %s", end.cause, f"in {delay} s" if delay else "at once")
         if is_over(fds["life"], wait_s=delay):
             return
         restarted()
-        wait = start_engine(fds, after_kill=end.was_killed)
+        end = start_engine(fds, after_kill=end.was_killed)()
 
 
 def start_engine(fds: dict[str, int], *, after_kill: bool = False) -> Callable[[], End]:
@@ -142,16 +148,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     fds = {name: getattr(arguments, name) for name in DESCRIPTORS}
     wait = start_engine(fds)
-    from iei.telemetry import logs
-    from iei.telemetry.counters import Counters
-    from iei.telemetry.metrics import METRICS, RESTARTS
-
-    logs.configure(logs.Form(arguments.log_level, arguments.log_format))
-    counters = Counters(METRICS, arguments.counters)
-    counters.join("supervisor")
-    device = (arguments.device,)
-    counters.add(RESTARTS, device, 0)
     try:
+        from iei.telemetry import logs
+        from iei.telemetry.counters import Counters
+        from iei.telemetry.metrics import METRICS, RESTARTS
+
+        logs.configure(logs.Form(arguments.log_level, arguments.log_format))
+        counters = Counters(METRICS, arguments.counters)
+        counters.join("supervisor")
+        device = (arguments.device,)
+        counters.add(RESTARTS, device, 0)
         supervise(wait, fds, partial(counters.add, RESTARTS, device))
     finally:  # all who connect have ended by now
         shutil.rmtree(arguments.folder, ignore_errors=True)

@@ -21,7 +21,7 @@ QUIET = ("python_multipart",)
 
 
 class Form(NamedTuple):
-    """What of `LogSettings` matters here, for processes that do without pydantic."""
+    """What of `LogSettings` matters here, for processes that do without the settings."""
 
     log_level: str
     log_format: str

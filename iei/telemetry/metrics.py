@@ -158,7 +158,6 @@ class RequestMetrics:
         route, model = record.route or "none", record.model
         status = str(record.status) if record.status else GONE
         method = record.method if record.method in _METHODS else "other"
-        counters.add(REQUESTS, (route, method, model, status))
         counters.observe(REQUEST_SECONDS, (route, model), record.ended - record.started)
         for stage, stretch in record.stages.items():
             counters.observe(STAGE_SECONDS, (stage, model), stretch.seconds / stretch.count, stretch.count)
@@ -172,6 +171,7 @@ class RequestMetrics:
                 counters.add(KEY_INPUTS, (record.key, modality), count)
         if record.error:
             counters.add(REJECTIONS, (reason(record.error), status))
+        counters.add(REQUESTS, (route, method, model, status))  # last: whoever sees it has seen the others
 
 
 def reason(error: Exception) -> str:

@@ -24,7 +24,7 @@ PROGRAM = f"""
 import sys
 from pathlib import Path
 from tests.bulk.jobs import Known, Listed, numbers, run
-run(Path(sys.argv[1]), Listed(numbers({ROWS})), Known(pause_s=0.001), part_size=100)
+run(Path(sys.argv[1]), Listed(numbers({ROWS})), Known(pause_s=0.02), part_size=100)
 """
 
 

@@ -103,8 +103,9 @@ def test_one_file_takes_the_place_of_its_parts(folder: Path, demo_cache: str, tm
 
 
 def test_a_signal_ends_it_with_a_sentence_how_to_go_on(folder: Path, demo_cache: str, tmp_path: Path) -> None:
-    for number in range(200):
-        (folder / f"{number:03}.png").write_bytes(pictures.png())
+    png = pictures.png()
+    for number in range(3000):  # more than it can finish before it gets the signal
+        (folder / f"{number:04}.png").write_bytes(png)
     out = tmp_path / "vectors"
     with subprocess.Popen(
         [*EMBED, str(folder), "-o", str(out), "--part-size", "10"],

@@ -63,6 +63,7 @@ def _one_lane_in_use(lanes: int) -> tuple[ParallelRuntime, Scheduler, Asker]:
     while len(asker.answers) < lanes - 1:
         scheduler.step()
     assert asker.statuses == dict.fromkeys(range(1, lanes), Status.OK)
+    assert waited(lambda: len(model.events) == lanes)
     return model, scheduler, asker
 
 

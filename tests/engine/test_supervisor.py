@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,20 @@ def test_causes_in_words() -> None:
     assert "out of memory" in cause(-signal.SIGKILL)
 
 
+@pytest.fixture
+def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What engines get as their standard input."""
+    with (tmp_path / "config").open("w") as config:
+        monkeypatch.setattr(sys, "stdin", config)
+        yield
+
+
 @pytest.mark.server
+@pytest.mark.usefixtures("configuration")
 def test_an_engine_that_can_not_be_started_for_now_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     life_reader, life_writer = os.pipe()
-    status_reader, status_writer = os.pipe()
     tries: list[list[str]] = []
 
     def start(command: list[str], pass_fds: list[int]) -> subprocess.Popen[bytes]:
@@ -42,12 +51,32 @@ def test_an_engine_that_can_not_be_started_for_now_is_tried_again(
 
     real_popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", start)
-    with (tmp_path / "config").open("w") as config:
-        monkeypatch.setattr(sys, "stdin", config)
-        fds = {"life": life_reader, "status": status_writer}
-        supervise(start_engine(fds), fds)
-    assert os.read(status_reader, 1) == b""  # whoever waits for the first engine knows
-    assert ["--status" in command for command in tries] == [True, False, False]
+    supervise(lambda: End("SIGKILL", was_ready=True), {"life": life_reader})
+    assert len(tries) == 3
     assert caplog.text.count("Resource temporarily unavailable") == 2
-    for fd in (life_reader, status_reader):
+    os.close(life_reader)
+
+
+@pytest.mark.usefixtures("configuration")
+def test_no_engine_follows_a_first_one_that_never_had_its_models(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    life_reader, life_writer = os.pipe()
+    status_reader, status_writer = os.pipe()
+    tries: list[list[str]] = []
+
+    def start(command: list[str], pass_fds: list[int]) -> None:
+        tries.append(command)
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    fds = {"life": life_reader, "status": status_writer}
+    supervise(start_engine(fds), fds)
+    assert os.read(status_reader, 1) == b""  # whoever waits for it knows
+    supervise(lambda: End("exit code 1", was_ready=False), fds)
+    assert ["--status" in command for command in tries] == [True]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the engine ended ([Errno 11] Resource temporarily unavailable) before it had its models"
+    ]
+    for fd in (life_reader, life_writer, status_reader):
         os.close(fd)

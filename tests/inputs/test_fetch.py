@@ -599,7 +599,7 @@ def test_a_url_is_not_to_blame_for_those_ahead_of_it(run: Run, monkeypatch: pyte
 
     async def work() -> None:
         async with internet({"/": slow}) as world:
-            fetcher = world.fetcher(timeout_s=0.5)
+            fetcher = world.fetcher(timeout_s=0.9)  # less than five take one after the other
 
             async def fetched() -> bytes:
                 async with fetcher.fetched("http://example.com/") as body:

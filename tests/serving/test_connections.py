@@ -151,9 +151,9 @@ def test_a_slow_head_after_an_answer_is_no_better(strict_server: Server, piece: 
 def test_an_idle_connection_outlives_the_limit_for_heads(strict_server: Server) -> None:
     """gunicorn's keep-alive, here 2 s, is its limit."""
     with Line(strict_server) as line:
+        started = time.monotonic()
         line.send(PING)
         line.answer()
-        started = time.monotonic()
         assert line.until_closed() == b""
         assert time.monotonic() - started > 1.5
 
