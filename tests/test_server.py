@@ -76,7 +76,7 @@ def test_workers_stay_light(demo_cache: str, photos: list[str]) -> None:
     """A server of its own: the shared one has had hostile bodies of many megabytes, which malloc does not return."""
     with serve({"IMAGE_EMBEDDING_MODEL": "demo", "IEI_CACHE_DIR": demo_cache}) as server:
         embed(server.url, photos)
-        for worker in server.workers():
+        for worker in server.all_workers(2):
             mapped = {os.path.basename(each.path) for each in worker.memory_maps()}  # noqa: PTH119 - not always a path
             assert not [name for name in mapped if name.startswith(("libtorch", "libc10"))]
             assert worker.memory_full_info().pss < 100e6, worker.memory_full_info()
@@ -303,9 +303,10 @@ def test_requests_survive_the_engine_and_a_worker_being_killed(own_server: Serve
     assert {response.status_code for response in responses} == {200}
     for response in responses[::4]:
         np.testing.assert_allclose(response.json()[0], expected, atol=1e-5)
-    until(lambda: own_server.running("iei.engine.process") not in ([], [engine]))
+    new_engines = until(lambda: [each for each in own_server.running("iei.engine.process") if each != engine])
+    assert len(new_engines) == 1
 
-    killed = own_server.workers()[0]
+    killed = own_server.all_workers(2)[0]
     killed.kill()
     killed.wait(30)
     own_server.all_workers(2)
@@ -319,6 +320,7 @@ def test_sigterm_lets_accepted_requests_finish(own_server: Server, photos: list[
             engine.suspend()
             request = asyncio.create_task(client.post(f"{own_server.url}/embed", json={"inputs": photos * 4}))
             await asyncio.to_thread(scraped, own_server.url, "iei_inputs_waiting", 4 * len(photos))
+            assert not request.done()
             own_server.process.send_signal(signal.SIGTERM)
             engine.resume()
             return await request

@@ -238,7 +238,7 @@ def listening(process: psutil.Process) -> set[int]:
 def test_only_workers_have_grpcio_and_all_of_them_listen(server: Server) -> None:
     """The process that forks them must not have started it."""
     port = int(server.grpc.rpartition(":")[2])
-    for worker in server.workers():
+    for worker in server.all_workers(2):
         until(lambda: port in listening(worker))  # noqa: B023 - called in this turn
         assert grpc_libraries(worker)
     assert not grpc_libraries(psutil.Process(server.process.pid))

@@ -156,7 +156,7 @@ def test_sigint_to_the_master_alone_stops_at_once_and_quietly(command: str, demo
 @pytest.mark.long
 def test_sighup_replaces_the_workers_and_loses_no_request(demo_cache: str) -> None:
     with drained(demo_cache, 1) as server:
-        before = set(server.workers())
+        before = set(server.all_workers(2))
         (engine,) = server.running("iei.engine.process")
 
         def reload() -> None:
