@@ -111,6 +111,7 @@ def queried(loaded: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     try:
         address = until(lambda: re.search(r"Listening on.*?address=(127\S+:\d+)", log.read_text()))[1]
         with httpx.Client(base_url=f"http://{address}/api/v1", timeout=LIMIT_S) as client:
+            until(lambda: client.get(f"http://{address}/-/ready").is_success)  # it listens before its data is open
             yield client
     finally:
         process.terminate()
