@@ -92,12 +92,15 @@ def zoo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def text_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def text_models(tmp_path_factory: pytest.TempPathFactory, demo_cache: str) -> dict[str, str]:
     """Settings: `clip`, tiny, for texts and pictures (the default), and `minilm`, with trained weights, for texts."""
     from tests.checkpoints.text_checkpoints import trained_folder, write_text_checkpoint
+    from tests.converted import load_here
 
-    clip = write_text_checkpoint("clip", tmp_path_factory.mktemp("texts") / "clip")
-    return _several([f"clip={clip}", f"minilm={trained_folder()}"])
+    clip, minilm = write_text_checkpoint("clip", tmp_path_factory.mktemp("texts") / "clip"), trained_folder()
+    for folder in (clip, minilm):
+        load_here(folder, demo_cache)
+    return {**_several([f"clip={clip}", f"minilm={minilm}"]), "IEI_CACHE_DIR": demo_cache}
 
 
 @pytest.fixture(scope="session")

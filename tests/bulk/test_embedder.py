@@ -59,7 +59,9 @@ def test_pictures_have_the_vectors_of_the_server(embedder: Embedder, demo_server
 
 
 def test_texts_have_the_vectors_of_the_server(text_models: dict[str, str], text_server: Server) -> None:
-    embedder = Embedder(read_settings(models=text_models["IEI_MODELS"], device="cpu"), BulkOptions(modality="text"))
+    models, cache_dir = text_models["IEI_MODELS"], text_models["IEI_CACHE_DIR"]
+    settings = read_settings(models=models, device="cpu", runtime="openvino", cache_dir=cache_dir)  # as the server's
+    embedder = Embedder(settings, BulkOptions(modality="text"))
     (row,) = rows_of(embedder, Text("a cat"))
     embedder.close()
     assert row.embedding is not None

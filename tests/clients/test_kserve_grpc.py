@@ -49,14 +49,10 @@ def kserve_python() -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(text_models: dict[str, str]) -> Iterator[Server]:
     """`clip`, tiny, for texts and pictures (the default), and `minilm`, on two workers with a gRPC port."""
     pytest.importorskip("grpc", reason="needs the clients group: uv sync --group clients")
-    from tests.checkpoints.text_checkpoints import trained_folder, write_text_checkpoint
-
-    clip = write_text_checkpoint("clip", tmp_path_factory.mktemp("texts") / "clip")
-    models = {"IEI_MODELS": f"clip={clip},minilm={trained_folder()}", "IEI_GRPC_BIND": "127.0.0.1:0"}
-    with serve({**models, "IEI_MAX_BODY_BYTES": "10000000"}) as server:
+    with serve({**text_models, "IEI_GRPC_BIND": "127.0.0.1:0", "IEI_MAX_BODY_BYTES": "10000000"}) as server:
         yield server
 
 

@@ -47,6 +47,8 @@ def url(cluster: Any, text_models: dict[str, str]) -> Iterator[str]:
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     arguments: dict[str, Any] = {
         "models": text_models["IEI_MODELS"],
+        "cache_dir": text_models["IEI_CACHE_DIR"],
+        "runtime": "openvino",
         "max_loaded_models": 2,
         "max_replicas": "3",
         "inputs_per_replica": INPUTS_PER_REPLICA,
