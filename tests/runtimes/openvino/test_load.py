@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from iei.runtimes.openvino import convert, runtime
 from iei.runtimes.openvino.converter import convert as convert_in_a_process
 from tests.checkpoints.text_checkpoints import write_text_checkpoint
 from tests.checkpoints.vision_checkpoints import write_checkpoint
+from tests.converted import load_here
 from tests.load_requests import load_request
 from tests.memory import resident_kib
 from tests.runtimes.torch.parity import assert_all_equal
@@ -32,6 +33,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Conversions happen in this process, which has torch already."""
     monkeypatch.setattr("iei.runtimes.openvino.load.convert", convert.convert)
     return tmp_path / "cache"
+
+
+class Converted(NamedTuple):
+    checkpoint: Path
+    cache: Path
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    """For tests that are about what is done with a converted model. They leave its cache as it is."""
+    folder = tmp_path_factory.mktemp("converted")
+    converted = Converted(write_checkpoint("vit", folder / "vit"), folder / "cache")
+    load_here(*converted)
+    return converted
 
 
 def _load(folder: Path, cache: Path, **options: Any) -> Model:
@@ -121,7 +136,7 @@ def test_a_large_model_gets_a_second_copy_of_its_weights_when_a_crowd_comes(
 
 
 def test_a_copy_that_can_not_be_made_costs_nobody_an_answer(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    vit: Converted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(*arguments: Any, streams: int) -> Any:
         if streams > 1:
@@ -131,7 +146,7 @@ def test_a_copy_that_can_not_be_made_costs_nobody_an_answer(
     requests = runtime._requests
     monkeypatch.setattr(runtime, "_requests", failing)
     monkeypatch.setattr(runtime, "COPIED_AT_START", 0)
-    model = _load(write_checkpoint("vit", tmp_path / "vit"), cache, threads=2)
+    model = _load(*vit, threads=2)
     for _ in range(2):
         assert len(model.run("image", [np.zeros((224, 224, 3), np.uint8)] * 3, ["mean"])) == 3
         _wait_for_copies()
@@ -166,10 +181,8 @@ def _same(found: Sequence[Outputs], expected: Sequence[Outputs]) -> None:
 
 @pytest.mark.parametrize(("at_start", "forwards"), [(0, [1]), (2**40, [1, 2])])
 def test_a_start_computes_with_each_copy_of_the_weights_once(
-    at_start: int, forwards: list[int], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    at_start: int, forwards: list[int], vit: Converted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_checkpoint("vit", tmp_path / "vit")
-    _load(folder, cache)  # converts it, and computes for that, too
     batches: list[int] = []
 
     def counting(graph: runtime.Graph, inputs: Any, outputs: Any) -> Any:
@@ -179,7 +192,7 @@ def test_a_start_computes_with_each_copy_of_the_weights_once(
     run = runtime.Graph.run
     monkeypatch.setattr(runtime.Graph, "run", counting)
     monkeypatch.setattr(runtime, "COPIED_AT_START", at_start)
-    _load(folder, cache, threads=2)
+    _load(*vit, threads=2)
     assert batches[: len(forwards)] == forwards
     assert set(batches[len(forwards) :]) <= {1}  # how long one thread takes for one is looked at
     assert bool(batches[len(forwards) :]) == (len(forwards) > 1)
@@ -187,13 +200,12 @@ def test_a_start_computes_with_each_copy_of_the_weights_once(
 
 @pytest.mark.parametrize(("least_s", "parts"), [(0, 2), (1e9, 1)])
 def test_what_takes_next_to_no_time_is_left_to_one_thread(
-    least_s: float, parts: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    least_s: float, parts: int, vit: Converted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_checkpoint("vit", tmp_path / "vit")
     pictures = list(np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), np.uint8))
-    plain = _load(folder, cache, threads=1).run("image", pictures, ["mean"])
+    plain = _load(*vit, threads=1).run("image", pictures, ["mean"])
     monkeypatch.setattr(runtime, "LEAST_S", least_s)
-    model = _load(folder, cache, threads=2)
+    model = _load(*vit, threads=2)
     waited = _waited(monkeypatch)
     for one, other in zip(model.run("image", pictures, ["mean"]), plain, strict=True):
         np.testing.assert_allclose(one["mean"], other["mean"], atol=1e-5)
@@ -202,13 +214,12 @@ def test_what_takes_next_to_no_time_is_left_to_one_thread(
 
 @pytest.mark.parametrize(("count", "parts"), [(1, 1), (3, 1), (4, 4), (9, 4)])
 def test_each_thread_computes_its_part_of_a_crowd(
-    count: int, parts: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, parts: int, vit: Converted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_checkpoint("vit", tmp_path / "vit")
     pictures = list(np.random.default_rng(0).integers(0, 256, (count, 224, 224, 3), np.uint8))
-    expected = _load(folder, cache, threads=1).run("image", pictures, ["mean"])
+    expected = _load(*vit, threads=1).run("image", pictures, ["mean"])
     monkeypatch.setattr(runtime, "LEAST_S", 0)
-    model = _load(folder, cache, threads=4)
+    model = _load(*vit, threads=4)
     waited = _waited(monkeypatch)
     _same(model.run("image", pictures, ["mean"]), expected)
     assert len(waited) == parts
@@ -243,11 +254,11 @@ def test_lanes_compute_at_the_same_time_what_all_threads_compute_together(
 
 @pytest.mark.parametrize(("least_s", "copied", "lanes"), [(0, 2**40, 2), (1e9, 2**40, 1), (0, 0, 1)])
 def test_what_takes_no_time_and_what_has_no_copy_has_no_lanes(
-    least_s: float, copied: int, lanes: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    least_s: float, copied: int, lanes: int, vit: Converted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtime, "LEAST_S", least_s)
     monkeypatch.setattr(runtime, "COPIED_AT_START", copied)
-    model = _load(write_checkpoint("vit", tmp_path / "vit"), cache, threads=2)
+    model = _load(*vit, threads=2)
     picture = np.zeros((224, 224, 3), np.uint8)
     assert isinstance(model, Parallel)
     assert model.lanes("image", picture) == lanes
