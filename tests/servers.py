@@ -87,18 +87,20 @@ class Server:
 
     def running(self, module: str) -> list[psutil.Process]:
         """Its processes that run this module, as with `python -m`."""
-        running = []
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if module in process.cmdline():
-                    running.append(process)
-        return running
+        return [process for process in self.processes() if runs(process, module)]
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """Ends it as an operator would. Returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal_number)
         return self.process.wait(STOP_S)
+
+
+def runs(process: psutil.Process, module: str) -> bool:
+    """Whether a process, which may have ended meanwhile, runs this module, as with `python -m`."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return module in process.cmdline()
+    return False
 
 
 def until(condition: Callable[[], T | None]) -> T:

@@ -23,7 +23,7 @@ import pytest
 from tests import pictures
 from tests.checkpoints.vision_checkpoints import write_checkpoint
 from tests.converted import load_here
-from tests.servers import ROOT, Server, serve, until
+from tests.servers import ROOT, Server, runs, serve, until
 from tests.telemetry.test_metrics_on_a_server import until as scraped
 
 Vectors = np.ndarray[tuple[int, int], np.dtype[np.float64]]
@@ -418,7 +418,7 @@ def test_a_catalog_that_is_edited_during_a_start_is_the_same_to_all_processes(tm
 
     def edited_when_the_engine_starts(process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None:
-            if any("iei.engine.process" in child.cmdline() for child in psutil.Process(process.pid).children(True)):
+            if any(runs(child, "iei.engine.process") for child in psutil.Process(process.pid).children(True)):
                 allow_list.write_text(f"second={own}\nfirst=demo\nthird=demo\n")
                 return
             time.sleep(0.01)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import socket
 import sys
 import threading
@@ -29,9 +30,9 @@ from tests.load_requests import load_request
 
 DEADLY, FAILING, SLOW = 66, 67, 68
 SLOW_S = 0.4
-MODELS = ("known", "second", "third", "broken", "deadly", "stuck", "decoding")
+MODELS = ("known", "second", "third", "broken", "deadly", "stuck", "decoding", "awaited")
 """`third` is brought a batch while it computes another. `broken` can't be loaded, loading `deadly` ends the engine, and
-the download of `stuck` never does. `decoding` takes JPEGs, too."""
+the download of `stuck` never does. `decoding` takes JPEGs, too. `awaited` is loaded once the engine has got SIGUSR1."""
 
 
 FORWARD = "forward of {}"
@@ -53,6 +54,10 @@ def misbehave(batch: Sequence[Input]) -> None:
 class KnownLoader:
     """A loader for `MODELS`."""
 
+    def __init__(self) -> None:
+        self._go = threading.Event()
+        signal.signal(signal.SIGUSR1, lambda *_: self._go.set())
+
     def fetch(self, request: LoadRequest) -> None:
         """Returns at once, but for `stuck` never."""
         if request.entry.name == "stuck":
@@ -64,7 +69,9 @@ class KnownLoader:
             raise StartupError("/srv/secret has no config.json: set IEI_SECRET.")
         if request.entry.name == "deadly":
             os._exit(1)
-        if request.entry.name != "known":
+        if request.entry.name == "awaited":
+            self._go.wait()
+        elif request.entry.name != "known":
             time.sleep(SLOW_S)
         model = (OverlappingRuntime if request.entry.name == "third" else KnownRuntime)(misbehave)
         model.spec = replace(SPEC, name=request.entry.name, id=request.entry.id)

@@ -278,12 +278,13 @@ def test_a_second_model_is_loaded_when_it_is_asked_for_and_holds_up_nobody(engin
     async def scenario() -> None:
         async with connected(engines) as client:
             deadline = in_time()
-            second = asyncio.ensure_future(client.describe("second", deadline=deadline))
+            awaited = asyncio.ensure_future(client.describe("awaited", deadline=deadline))
             await until(lambda: in_flight(client) == 1)
             assert_answered(1, await ask(client, 1))
-            assert not second.done()
-            spec = await second
-            assert spec.name == "second"
+            assert not awaited.done()
+            engines.process.send_signal(signal.SIGUSR1)
+            spec = await awaited
+            assert spec.name == "awaited"
             assert_answered(2, await client.run(spec, "image", picture(2), shapes("mean"), deadline=deadline))
 
     asyncio.run(scenario())
@@ -330,14 +331,15 @@ def test_a_download_that_hangs_holds_up_no_other_model(engines: KnownEngines) ->
 def test_all_who_ask_for_a_model_share_one_question(engines: KnownEngines) -> None:
     async def scenario() -> None:
         async with connected(engines) as client:  # its arena has room for 15 questions
-            impatient = [asyncio.ensure_future(client.describe("second", deadline=in_time())) for _ in range(40)]
-            patient = asyncio.ensure_future(client.describe("second", deadline=in_time()))
+            impatient = [asyncio.ensure_future(client.describe("awaited", deadline=in_time())) for _ in range(40)]
+            patient = asyncio.ensure_future(client.describe("awaited", deadline=in_time()))
             assert_answered(1, await ask(client, 1))
             for asker in impatient:
                 asker.cancel()
-            with pytest.raises(Overloaded, match="second is still being loaded"):
-                await client.describe("second", deadline=time.monotonic())
-            assert (await patient).name == "second"
+            with pytest.raises(Overloaded, match="awaited is still being loaded"):
+                await client.describe("awaited", deadline=time.monotonic())
+            engines.process.send_signal(signal.SIGUSR1)
+            assert (await patient).name == "awaited"
 
     asyncio.run(scenario())
 

@@ -462,7 +462,7 @@ def test_a_body_that_announces_too_much_is_refused_unread(run: Run) -> None:
             started = time.monotonic()
             message = await refusal(world.fetcher(), "http://example.com/")
             assert "more than the limit of 100000 bytes (IEI_MAX_IMAGE_BYTES)" in message
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 20, "of thirty"
 
     run(work())
 
@@ -524,7 +524,7 @@ def test_a_slow_server_is_left_after_the_total_time(run: Run, behaviour: Answer)
             started = time.monotonic()
             message = await refusal(world.fetcher(timeout_s=0.3), "http://example.com/")
             assert message.endswith("took longer than 0.3 s to download (IEI_URL_TIMEOUT_S)") or "in time" in message
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 20, "of thirty, or of ever"
 
     run(work())
 
@@ -659,12 +659,17 @@ def test_names_that_nobody_knows_hold_up_no_others(run: Run, monkeypatch: pytest
 
 def test_many_downloads_run_side_by_side(run: Run) -> None:
     async def work() -> None:
-        async with internet({"/": slow}) as world:
+        all_are_there = asyncio.Barrier(20)
+
+        async def answer_all(writer: asyncio.StreamWriter) -> None:
+            await asyncio.wait_for(all_are_there.wait(), 20)
+            writer.write(answer())
+            await writer.drain()
+
+        async with internet({"/": answer_all}) as world:
             fetcher = world.fetcher()
-            started = time.monotonic()
             bodies = await asyncio.gather(*(fetcher.fetch("http://example.com/") for _ in range(20)))
             assert bodies == [b"pixels"] * 20
-            assert time.monotonic() - started < 2
             await fetcher.aclose()
 
     run(work())

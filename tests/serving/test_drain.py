@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from tests import pictures
-from tests.servers import PATIENCE_S, ROOT, Server, serve, until
+from tests.servers import PATIENCE_S, ROOT, Server, runs, serve, until
 from tests.serving.balancers import HAPROXY, NGINX, free_port, haproxy, nginx
 
 pytestmark = pytest.mark.server
@@ -203,7 +203,7 @@ def test_a_signal_ends_a_server_that_still_loads(
         family: list[psutil.Process] = []
         process = psutil.Popen(command, cwd=ROOT, env={**os.environ, **env}, stdin=subprocess.DEVNULL)
         try:
-            until(lambda: any("iei.engine.supervisor" in each.cmdline() for each in process.children(recursive=True)))
+            until(lambda: any(runs(each, "iei.engine.supervisor") for each in process.children(recursive=True)))
             family = process.children(recursive=True)
             master = family[0] if before else process
             master.send_signal(number)
