@@ -20,6 +20,7 @@ from iei.models.catalog import DEMO, DEMO_NOTE
 from iei.models.spec import POOLED, ModelSpec
 from iei.serving.connections import LINGER_S
 from iei.serving.flag import SharedFlag
+from iei.serving.preload import preload
 from iei.settings import LogSettings, ServerSettings, Settings
 
 log = logging.getLogger("iei")
@@ -48,6 +49,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
     def load(self) -> FastAPI:
         """Gunicorn's hook, called once in the master: the app, when the engines have their models."""
         start = self._start
+        preload()
         engine = connect([engine.address for engine in start.engines], start.catalog, start.settings.engine)
         app = create_app(start.settings, start.catalog, engine, start.counters, start.grpc_port, self.is_last)
         gc.freeze()  # collections in the workers would write to pages that they share

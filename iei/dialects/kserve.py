@@ -80,8 +80,8 @@ def _router(service: EmbeddingService) -> APIRouter:
         return await named(model)
 
     # `{model:path}` also matches slashes, so the longer paths must be tried first.
-    routes.include_router(_model_routes(service, versioned), prefix="/models/{model:path}/versions/{version}")
-    routes.include_router(_model_routes(service, named), prefix="/models/{model:path}")
+    routes.routes += _model_routes(service, versioned, "/v2/models/{model:path}/versions/{version}").routes
+    routes.routes += _model_routes(service, named, "/v2/models/{model:path}").routes
     return routes
 
 
@@ -101,8 +101,8 @@ def _check_route(service: EmbeddingService, path: str) -> None:
             )
 
 
-def _model_routes(service: EmbeddingService, served: Callable[..., Awaitable[str]]) -> APIRouter:
-    routes = APIRouter()
+def _model_routes(service: EmbeddingService, served: Callable[..., Awaitable[str]], prefix: str) -> APIRouter:
+    routes = APIRouter(prefix=prefix, responses=errors_as(ErrorSentence))
 
     @routes.get("/ready", summary="Is the model ready? It is loaded if it must be")
     async def ready(name: str = Depends(served)) -> dict[str, Any]:

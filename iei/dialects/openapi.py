@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Container, Iterator, Mapping
+from functools import cache, cached_property
 from typing import Any, cast
 
 from fastapi import Path
@@ -53,6 +53,30 @@ def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
         model: the model of the error body.
     """
     return {"default": {"model": model, "description": "An error"}}
+
+
+def with_keys(openapi: Callable[[], dict[str, Any]], open_routes: Container[tuple[str, str]]) -> Callable[[], Any]:
+    """An app's description that says which routes need a key: /docs then has a field for it.
+
+    Args:
+        openapi: gives the description without.
+        open_routes: method and path of those that need none.
+    """
+
+    @cache
+    def described() -> dict[str, Any]:
+        document = openapi()
+        document["components"]["securitySchemes"] = {_KEY: {"type": "http", "scheme": "bearer"}}
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if (method.upper(), path) not in open_routes:
+                    operation["security"] = [{_KEY: []}]
+        return document
+
+    return described
+
+
+_KEY = "API key"
 
 
 class _RequestBody(Mapping[str, Any]):

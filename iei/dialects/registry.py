@@ -31,6 +31,15 @@ class Dialect:
     about: str = ""
     """For whom it is, in a sentence: the heading of its routes at /docs."""
 
+    def __post_init__(self) -> None:
+        for route in self.routes:
+            route.tags = [self.name]
+
+    @property
+    def routes(self) -> list[APIRoute]:
+        """Those of both routers."""
+        return [route for router in self.routers for route in router.routes if isinstance(route, APIRoute)]
+
     @property
     def routers(self) -> tuple[APIRouter, ...]:
         """Both routers, without those that are None."""
@@ -39,8 +48,7 @@ class Dialect:
     @property
     def is_documented(self) -> bool:
         """Whether /docs shows any of its routes. Those that share their paths are shown with the other dialect."""
-        routes = (route for router in self.routers for route in router.routes)
-        return any(isinstance(route, APIRoute) and route.include_in_schema for route in routes)
+        return any(route.include_in_schema for route in self.routes)
 
 
 class Dialects:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
+from starlette.routing import Route
 from starlette.types import Scope
 
 
@@ -16,9 +16,10 @@ class RouteNames:
 
     def read(self, app: FastAPI) -> None:
         """Learns the routes of `app`; each has its dialect as the first tag."""
-        for context in iter_route_contexts(app.routes):
-            tags: list[str] = getattr(context, "tags", [])
-            self._names[id(context.original_route)] = (context.path_format or "", tags[0] if tags else "")
+        for route in app.routes:
+            if isinstance(route, Route):
+                tags: list[str] = getattr(route, "tags", [])
+                self._names[id(route)] = (route.path_format, tags[0] if tags else "")
 
     def __call__(self, scope: Scope) -> tuple[str, str]:
         """The template and the dialect of the route that served a request; both empty if none did."""
