@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 
 from iei import __version__
 from iei.commands.start import begin
@@ -25,6 +26,8 @@ def run(settings: Settings) -> None:
     catalog = read_catalog(settings.models)
     loaded = ", ".join(entry.id for entry in catalog.entries[: settings.engine.at_start])
     log.info("IEI %s loads %s …", __version__, loaded)
+    # Numpy would start a thread for each core, which spin for a tenth of a second, in each process that imports it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     start = begin(settings, catalog)
     gc.disable()  # until the app is made, and frozen
     from iei.commands.master import Server  # takes a second, in which the engines load their models
