@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 from iei.errors import IEIError
@@ -33,12 +33,13 @@ class Dialect:
 
     def __post_init__(self) -> None:
         for route in self.routes:
-            route.tags = [self.name]
+            if isinstance(route, APIRoute):
+                route.tags = [self.name]
 
     @property
-    def routes(self) -> list[APIRoute]:
+    def routes(self) -> list[BaseRoute]:
         """Those of both routers."""
-        return [route for router in self.routers for route in router.routes if isinstance(route, APIRoute)]
+        return [route for router in self.routers for route in router.routes]
 
     @property
     def routers(self) -> tuple[APIRouter, ...]:
@@ -48,7 +49,7 @@ class Dialect:
     @property
     def is_documented(self) -> bool:
         """Whether /docs shows any of its routes. Those that share their paths are shown with the other dialect."""
-        return any(route.include_in_schema for route in self.routes)
+        return any(isinstance(route, APIRoute) and route.include_in_schema for route in self.routes)
 
 
 class Dialects:
