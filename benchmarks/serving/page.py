@@ -65,18 +65,25 @@ def _measured(contender: str, medians: Medians) -> bool:
 
 def _how(matrix: Matrix, medians: Medians) -> str:
     where = machine.describe()
-    rounds = max((row.round for row in medians.rows), default=0)
     longer = ", ".join(f"{model}: {matrix.seconds_of(model):g} s" for model in matrix.models if model in LONGER)
-    several = f"medians of {rounds} rounds" if rounds > 1 else "one round"
     least = min((row.cosine for row in medians.rows if row.cosine is not None), default=1.0)
     others = max((row.others for row in medians.rows if row.others is not None), default=0.0)
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {where['cpu']}, {where['cores']} cores, Python {where['python']}; {several} of "
-        f"{matrix.seconds:g} s{longer and f' ({longer})'} for each figure after {matrix.warmup_s:g} s of warm-up. "
+        f"{datetime.now(UTC):%Y-%m-%d}, {where['cpu']}, {where['cores']} cores, Python {where['python']}; "
+        f"{_rounds(medians)} of {matrix.seconds:g} s{longer and f' ({longer})'} for each figure "
+        f"after {matrix.warmup_s:g} s of warm-up. "
         f"JPEGs of {USUAL} pixels, one a request, unless said. The least cosine of any contender's vector with "
         f"transformers': {least:.5f}. "
         f"Other programs used at most {others:.2f} cores during a measurement."
     )
+
+
+def _rounds(medians: Medians) -> str:
+    """How many rounds there are of all models, and of which there are more."""
+    of = {row.cell.model: row.round for row in sorted(medians.rows, key=lambda row: row.round)}  # the last one counts
+    least = min(of.values(), default=0)
+    more = ", ".join(f"{model}: {count}" for model, count in of.items() if count > least)
+    return f"medians of {least} round{'s' * (least != 1)}{more and f' ({more})'}"
 
 
 def _throughput(matrix: Matrix, medians: Medians) -> str:

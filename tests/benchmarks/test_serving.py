@@ -138,6 +138,13 @@ def test_the_page_names_wins_losses_and_failures() -> None:
     assert "LitServe, workers (M, c=16): `it ended: 'no|such' library`" in text
 
 
+def test_the_page_says_of_which_model_there_are_more_rounds() -> None:
+    other = replace(BUSY, model="N")
+    assert "; medians of 1 round of" in page.tables(MATRIX, keyed(row("IEI", 80), row("IEI", 80, other)))
+    text = page.tables(MATRIX, keyed(row("IEI", 80), row("IEI", 80, other), row("IEI", 90, other, 2)))
+    assert "; medians of 1 round (N: 2) of" in text
+
+
 @pytest.mark.parametrize("lonely", ["mosec", "IEI"])
 def test_nothing_is_said_of_losses_before_both_sides_are_measured(lonely: str) -> None:
     assert "behind" not in page.tables(MATRIX, keyed(row(lonely, 40)))
