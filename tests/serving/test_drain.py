@@ -113,7 +113,7 @@ def test_a_server_that_stops_answers_until_its_port_closes(demo_cache: str) -> N
             while b"pong" not in received:
                 received += idle.recv(9999)
             server.process.send_signal(signal.SIGTERM)
-            until(lambda: status(server.url) == 503)
+            until(lambda: {status(server.url) for _ in range(20)} == {503})  # the signal has reached both workers
             assert status(server.url, "/v2/health/ready") == 503
             assert status(server.url, "/ping") == 200
             response = client.post("/embed", json=PICTURE)  # over a connection from before
