@@ -30,8 +30,8 @@ log = logging.getLogger("iei.supervisor")
 DESCRIPTORS = ("listen", "life", "deaths", "counters", "status")
 """What the engines get, by the names of their arguments."""
 LONGEST_DELAY_S = 30.0
-SAID_WHY = "exit code 1"
-"""How an engine ends that has reported what is wrong, or printed a traceback."""
+NO_SURPRISE = ("exit code 0", "exit code 1")
+"""How an engine ends that nobody needs any more, and one that has reported what is wrong, or printed a traceback."""
 
 
 class End(NamedTuple):
@@ -76,7 +76,7 @@ def supervise(wait: Callable[[], End], fds: dict[str, int], restarted: Callable[
     """
     end = wait()
     if not end.was_ready:
-        if end.cause != SAID_WHY:
+        if end.cause not in NO_SURPRISE:
             log.error("the engine ended (%s) before it had its models", end.cause)
         return
     backoff = Backoff()
