@@ -49,7 +49,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is not typed
     def load(self) -> FastAPI:
         """Gunicorn's hook, called once in the master: the app, when the engines have their models."""
         start = self._start
-        preload()
+        preload()  # while the engines load their models: `create_app` waits for them
         engine = connect([engine.address for engine in start.engines], start.catalog, start.settings.engine)
         app = create_app(start.settings, start.catalog, engine, start.counters, start.grpc_port, self.is_last)
         gc.freeze()  # collections in the workers would write to pages that they share

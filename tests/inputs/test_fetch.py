@@ -462,7 +462,7 @@ def test_a_body_that_announces_too_much_is_refused_unread(run: Run) -> None:
             started = time.monotonic()
             message = await refusal(world.fetcher(), "http://example.com/")
             assert "more than the limit of 100000 bytes (IEI_MAX_IMAGE_BYTES)" in message
-            assert time.monotonic() - started < 20, "of thirty"
+            assert time.monotonic() - started < 2
 
     run(work())
 
@@ -524,7 +524,7 @@ def test_a_slow_server_is_left_after_the_total_time(run: Run, behaviour: Answer)
             started = time.monotonic()
             message = await refusal(world.fetcher(timeout_s=0.3), "http://example.com/")
             assert message.endswith("took longer than 0.3 s to download (IEI_URL_TIMEOUT_S)") or "in time" in message
-            assert time.monotonic() - started < 20, "of thirty, or of ever"
+            assert time.monotonic() - started < 2
 
     run(work())
 
