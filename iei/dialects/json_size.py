@@ -115,7 +115,7 @@ class UpperBound:
         self._opened += _number_of(found == _LIST) + _number_of(found == _OBJECT)
         self._digits += _number_of(_are_digits(found))
         self._size += len(piece)
-        self._is_ascii = self._is_ascii and piece.isascii() and rb"\u" not in piece and not piece.endswith(b"\\")
+        self._is_ascii = self._is_ascii and piece.isascii() and not _may_escape(piece)
 
 
 class ExactCount:
@@ -174,6 +174,11 @@ _COMMA, _QUOTE, _LIST, _OBJECT, _BACKSLASH, _U = b',"[{\\u'
 
 def _are_digits(found: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return found - np.uint8(ord("0")) < 10  # what is below 0 wraps around
+
+
+def _may_escape(piece: bytes) -> bool:
+    r"""Whether a piece has a `\u`, or may begin one. To look for just that takes ten times as long in base64."""
+    return b"\\" in piece and (rb"\u" in piece or piece.endswith(b"\\"))
 
 
 def _number_of(mask: npt.NDArray[np.bool_]) -> int:
