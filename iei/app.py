@@ -143,6 +143,7 @@ def create_app(
             Middleware(BodyLimits, settings=settings.body),
         ],
         exception_handlers={HTTPException: _raise_as_iei_error},
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # there would be two spans of each request
         redirect_slashes=False,  # to an absolute URL with http://, whatever a proxy has in front
     )
     app.state.json_limits = JsonLimits.of(settings)

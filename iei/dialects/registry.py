@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from inspect import signature
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Match, Route, request_response
 from starlette.types import Scope
 
 from iei.errors import IEIError
@@ -35,6 +36,9 @@ class Dialect:
         for route in self.routes:
             if isinstance(route, APIRoute):
                 route.tags = [self.name]
+                if list(signature(route.endpoint).parameters) == ["request"]:
+                    # Nothing is left for FastAPI to do, which it takes 0.1 ms to find out.
+                    route.app = request_response(route.endpoint)
 
     @property
     def routes(self) -> list[BaseRoute]:
