@@ -78,10 +78,10 @@ class Connection:
             self.send(self._welcome.pack())
         return []
 
-    def send(self, frame: bytes) -> None:
-        """Sends a frame, now or, if the socket is full, with a later `flush`."""
+    def send(self, frame: bytes) -> bool:
+        """Sends a frame, now or, if the socket is full, with a later `flush`; returns whether nothing is left."""
         self._unsent += frame
-        self.flush()
+        return self.flush()
 
     def flush(self) -> bool:
         """Sends what the socket takes; returns whether nothing is left. That a worker is gone, `receive` will tell."""

@@ -133,29 +133,28 @@ class Link:
                 offset = await self._arena.reserve(frame.slot.nbytes, frame.priority)
             except ValueError as error:
                 raise InvalidInput(f"is too large, or its outputs are: {error}") from error
-        slot = frame.slot._replace(offset=offset)
-        frame = frame._replace(slot=slot, job=next(self._ids))
-        self._arena.memory.view(slot.offset, 1)[0] = Progress.WAITING
-        if content is not None:
-            region = self._arena.memory.view(slot.input_offset, slot.input_bytes)
-            region.view(content.dtype).reshape(content.shape)[...] = content
-        future: asyncio.Future[tuple[Reply, bytes]] = asyncio.get_running_loop().create_future()
-        if not self._has_inputs:
-            self._heard = time.monotonic()
-        self._pending[frame.job] = Pending(frame, future)
-        if self.up:
-            self._send(frame.pack())
-        try:
-            async with asyncio.timeout(_remaining_s(deadline)):
+            slot = frame.slot._replace(offset=offset)
+            frame = frame._replace(slot=slot, job=next(self._ids))
+            self._arena.memory.view(slot.offset, 1)[0] = Progress.WAITING
+            if content is not None:
+                region = self._arena.memory.view(slot.input_offset, slot.input_bytes)
+                region.view(content.dtype).reshape(content.shape)[...] = content
+            future: asyncio.Future[tuple[Reply, bytes]] = asyncio.get_running_loop().create_future()
+            if not self._has_inputs:
+                self._heard = time.monotonic()
+            self._pending[frame.job] = Pending(frame, future)
+            if self.up:
+                self._send(frame.pack())
+            try:
                 return await future
-        except (asyncio.CancelledError, TimeoutError):
-            if frame.job not in self._pending:
-                pass  # answered in this very turn of the loop
-            elif self._sock is None:
-                self._finish(frame)
-            else:  # the slot stays the engine's until its reply comes
-                self._send(Cancel(frame.job).pack())
-            raise
+            except asyncio.CancelledError:  # by whoever asked, or because the time is over
+                if frame.job not in self._pending:
+                    pass  # answered in this very turn of the loop
+                elif self._sock is None:
+                    self._finish(frame)
+                else:  # the slot stays the engine's until its reply comes
+                    self._send(Cancel(frame.job).pack())
+                raise
 
     @property
     def _has_inputs(self) -> bool:

@@ -186,8 +186,8 @@ class EngineProcess:
         content = content[: slot.output_bytes]
         connection.region(slot.output_offset, len(content))[:] = np.frombuffer(content, np.uint8)
         connection.unanswered.discard(job)
-        connection.send(Reply(job, status, len(content), answer.forward).pack())
-        self._flush(connection)
+        if not connection.send(Reply(job, status, len(content), answer.forward).pack()):
+            self._flush(connection)
 
     def _flush(self, connection: Connection) -> None:
         """Sends what waits to be sent, and asks for write events only while something is left."""
