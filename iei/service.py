@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from math import prod
-from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
 import anyio
@@ -503,9 +502,9 @@ def _timings(done: Sequence[_Done]) -> dict[Timing, float]:
     if not done:
         return {}
     return {
-        "preprocess": fmean(each.prepare_s for each in done),
-        "queue": fmean(each.forward.queue_s for each in done),
-        "inference": fmean(each.forward.inference_s for each in done),
+        "preprocess": sum(each.prepare_s for each in done) / len(done),
+        "queue": sum(each.forward.queue_s for each in done) / len(done),
+        "inference": sum(each.forward.inference_s for each in done) / len(done),
     }
 
 
