@@ -73,6 +73,16 @@ def forget_mapped(file: Path) -> None:
             ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
+def give_back_freed() -> None:
+    """Gives memory that this process has freed back to the system, which malloc does by itself for large pieces only.
+
+    For when something that took a lot has been done. Does nothing where the C library is not glibc.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+
+
 def anonymous_memory(name: str, nbytes: int) -> int:
     """The descriptor of new memory, filled with zeros, for processes that share it.
 

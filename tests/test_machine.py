@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import mmap
 import os
+import platform
 from pathlib import Path
 
 import pytest
 
-from iei.machine import cores, forget_mapped, free_memory
+from iei.machine import cores, forget_mapped, free_memory, give_back_freed, resident_bytes
 from iei.settings import InputSettings
 from tests.memory import resident_kib
 
@@ -77,6 +78,17 @@ def test_decode_threads_are_shared_out_of_the_cores_that_are_granted(monkeypatch
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
     assert InputSettings().threads(workers=2) == 2
     assert InputSettings().threads(workers=8) == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries can't be asked to")
+def test_what_was_freed_is_given_back() -> None:
+    pieces = [bytes(64 * 1024) for _ in range(1024)]
+    last = pieces.pop()  # the end of the heap stays in use: what lies before it is not given back without being asked
+    taken = resident_bytes(os.getpid())
+    pieces.clear()
+    give_back_freed()
+    assert taken - resident_bytes(os.getpid()) > 32 << 20
+    assert len(last) == 64 * 1024
 
 
 def test_a_mapped_file_is_forgotten_and_read_again(tmp_path: Path) -> None:

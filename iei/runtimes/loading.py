@@ -11,6 +11,7 @@ import numpy as np
 from iei.checkpoints.checkpoint import TextFiles, find_folder, read_checkpoint
 from iei.checkpoints.matryoshka import read_matryoshka
 from iei.errors import StartupError
+from iei.machine import give_back_freed
 from iei.models.catalog import LoadRequest
 from iei.models.spec import POOLED, Geometry, ImageTower, Modality, ModelSpec, TextTower, why_not
 from iei.runtimes import select
@@ -81,6 +82,7 @@ def load(request: LoadRequest) -> LoadedModel:
     text = _measure_text(runtime, checkpoint.text) if checkpoint.text else None
     pooling = _default_pooling(request, [tower for tower in (image, text) if tower])
     runtime.warm_up()
+    give_back_freed()  # reading and compiling took more than what is left of them
     spec = ModelSpec(
         name=request.entry.name,
         id=request.entry.id,
