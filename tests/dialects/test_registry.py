@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.testclient import TestClient
 from starlette.types import Scope
 
@@ -114,3 +116,26 @@ def test_all_methods_of_a_path_are_named_whichever_routes_they_are_of(
 ) -> None:
     response = client.put(path)
     assert (response.status_code, response.headers["allow"]) == (405, methods)
+
+
+def test_endpoints_may_answer_by_themselves_or_leave_it_to_fastapi() -> None:
+    router = APIRouter()
+
+    @router.get("/response")
+    async def response(request: Request) -> Response:
+        return PlainTextResponse(request.url.path)
+
+    @router.get("/value")
+    async def value(request: Request) -> dict[str, str]:
+        return {"path": request.url.path}
+
+    @router.get("/named/{name}")
+    async def named(request: Request, name: str) -> Response:
+        return PlainTextResponse(name)
+
+    app = FastAPI()
+    app.router.routes.extend(Dialect("mixed", lambda error: b"", router).routes)
+    with TestClient(app) as client:
+        assert client.get("/response").text == "/response"
+        assert client.get("/value").json() == {"path": "/value"}
+        assert client.get("/named/cat").text == "cat"
