@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.testclient import TestClient
@@ -133,9 +134,17 @@ def test_endpoints_may_answer_by_themselves_or_leave_it_to_fastapi() -> None:
     async def named(request: Request, name: str) -> Response:
         return PlainTextResponse(name)
 
+    def guard() -> None:
+        raise HTTPException(401)
+
+    @router.get("/guarded", dependencies=[Depends(guard)])
+    async def guarded(request: Request) -> Response:
+        return PlainTextResponse("open")
+
     app = FastAPI()
     app.router.routes.extend(Dialect("mixed", lambda error: b"", router).routes)
     with TestClient(app) as client:
         assert client.get("/response").text == "/response"
         assert client.get("/value").json() == {"path": "/value"}
         assert client.get("/named/cat").text == "cat"
+        assert client.get("/guarded").status_code == 401

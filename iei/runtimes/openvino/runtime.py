@@ -281,7 +281,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _start(request: ov.InferRequest, inputs: Sequence[Array]) -> None:
-    """Begins a batch without a copy of it. `start_async` would look for 0.1 ms what it is given, and do the same."""
+    """Begins a batch without a copy of it. `start_async` would take 0.1 ms to see what it is given, and do the same."""
     for place, array in enumerate(inputs):
         request.set_input_tensor(place, ov.Tensor(array, shared_memory=True))
     request.start_async()
